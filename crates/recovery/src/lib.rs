@@ -1,0 +1,2 @@
+//! Recoverability in numbers: pure sums over recorded facts.
+#![forbid(unsafe_code)]

@@ -1,0 +1,243 @@
+#!/usr/bin/env bash
+# Provides what the verbs of the Makefile need: build tools, cargo-pgrx and PostgreSQL servers.
+#
+#   setup.sh                   the build tools, and the PostgreSQL majors that are there already (at least one)
+#   setup.sh 15 17 18          these majors too: the distribution's package, else built from a Debian source package
+#   setup.sh --pg-config PATH  the build tools, and the server that PATH belongs to
+#   setup.sh --build-only      the build tools alone, for a server that the caller names
+#   setup.sh --tool NAME       one more cargo tool (cargo-deny, cargo-fuzz)
+#
+# Servers are used from private copies under the cache folder, so that trying pg_backstop never writes into a server
+# that others use. The result is $CACHE/servers: one line "MAJOR PG_CONFIG" each, newest major first.
+# Idempotent: when all is there it only looks.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=versions.env
+. "$here/versions.env"
+# shellcheck source=cache.env
+. "$here/cache.env"
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"
+    elif command -v sudo >/dev/null 2>&1; then sudo "$@"
+    else die "this needs root, and sudo is not installed: $*"
+    fi
+}
+
+package_installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+apt_lists_are_fresh=
+apt_refresh() {
+    [ -n "$apt_lists_are_fresh" ] || as_root apt-get update -qq >&2
+    apt_lists_are_fresh=yes
+}
+
+# Installs the packages that are missing among those named.
+need_packages() {
+    local missing=() package
+    if command -v dpkg-query >/dev/null 2>&1; then
+        for package in "$@"; do package_installed "$package" || missing+=("$package"); done
+    else
+        command -v clang >/dev/null 2>&1 && return 0
+        die "this system has no apt. Install the counterparts of these Debian packages, then run again: $*"
+    fi
+    [ ${#missing[@]} -eq 0 ] && return 0
+    say "installing ${missing[*]}"
+    apt_refresh
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 \
+        || die "apt-get could not install: ${missing[*]}"
+}
+
+package_available() {
+    command -v apt-cache >/dev/null 2>&1 || return 1
+    local known
+    known() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
+    known "$1" && return 0
+    apt_refresh
+    known "$1"
+}
+
+# Installing PostgreSQL on Debian makes and starts a cluster on port 5432; nobody asked for that one.
+install_without_a_cluster() {
+    local drop_in=/etc/postgresql-common/createcluster.d/pg_backstop.conf status=0
+    need_packages postgresql-common
+    as_root mkdir -p "${drop_in%/*}"
+    echo 'create_main_cluster = false' | as_root tee "$drop_in" >/dev/null
+    (need_packages "$@") || status=$?
+    as_root rm -f "$drop_in"
+    return $status
+}
+
+with_progress() {
+    local what=$1 log=$2 started=$SECONDS pid
+    shift 2
+    "$@" >"$log" 2>&1 &
+    pid=$!
+    while kill -0 "$pid" 2>/dev/null; do
+        if [ -t 2 ]; then printf '\rsetup: %s … %d s' "$what" $((SECONDS - started)) >&2; fi
+        sleep 1
+    done
+    if [ -t 2 ]; then printf '\n' >&2; fi
+    wait "$pid" || { tail -n 30 "$log" >&2; die "$what failed; the whole log is $log"; }
+    say "$what: $((SECONDS - started)) s"
+}
+
+distribution_config() { echo "/usr/lib/postgresql/$1/bin/pg_config"; }
+# The headers come with the server package's -dev companion.
+distribution_has() { [ -x "/usr/lib/postgresql/$1/bin/postgres" ]; }
+
+# Copies the server of pg_config $1 to $2, keeping the places of its directories relative to each other: PostgreSQL finds
+# its library and share directories from where its program lies (src/port/path.c, make_relative_path).
+copy_server() {
+    local config=$1 copy=$2 origin bin share lib include stamp
+    bin=$("$config" --bindir) share=$("$config" --sharedir) lib=$("$config" --pkglibdir)
+    include=$("$config" --includedir-server)
+    [ -x "$bin/postgres" ] || die "no server program beside $config ($bin/postgres): name the pg_config of a server installation"
+    [ -f "$include/pg_config.h" ] || die "no server headers in $include: install the server's development package (Debian: postgresql-server-dev-NN)"
+    stamp="$("$config" --version) $config $(stat -c %Y "$bin/postgres")"
+    [ "$(cat "$copy/.origin" 2>/dev/null)" = "$stamp" ] && return 0
+    origin=$(common_parent "$bin" "$share" "$lib" "$include")
+    say "copying the server of $config to $copy"
+    rm -rf "$copy"
+    local directory
+    for directory in "$bin" "$share" "$lib"; do
+        mkdir -p "$copy/${directory#"$origin"/}"
+        cp -a "$directory/." "$copy/${directory#"$origin"/}/"
+    done
+    # Only read by the compiler, never by the server.
+    mkdir -p "$(dirname "$copy/${include#"$origin"/}")"
+    ln -s "$include" "$copy/${include#"$origin"/}"
+    # An extension of ours that the original has would hide what is built here.
+    find "$copy" -name 'pg_backstop*' -delete
+    printf '%s\n' "$stamp" >"$copy/.origin"
+}
+
+common_parent() {
+    local parent=$1 path
+    for path in "$@"; do
+        while [ "${path#"$parent"/}" = "$path" ]; do parent=${parent%/*}; done
+    done
+    echo "$parent"
+}
+
+copied_config() { find "$1" -type f -name pg_config -path '*/bin/*' | head -n 1; }
+
+build_from_source() {
+    local major=$1 suite_variable="PG_SOURCE_SUITE_$1" suite prefix="$CACHE/pg/$1" apt="$CACHE/build/apt-$1" tree
+    suite=${!suite_variable:-}
+    [ -n "$suite" ] || die "PostgreSQL $major is neither a package of this distribution nor built from a Debian suite that versions.env names; give another with PG_MAJORS or PG_CONFIG"
+    [ -x "$prefix/bin/postgres" ] && [ -f "$prefix/.complete" ] && return 0
+    command -v apt-get >/dev/null 2>&1 || die "PostgreSQL $major is not installed, and without apt it cannot be fetched: install it, or give PG_CONFIG"
+    need_packages gcc make bison flex perl libreadline-dev zlib1g-dev libicu-dev libssl-dev liblz4-dev libzstd-dev pkg-config xz-utils bzip2
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/source"
+    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" >"$apt/sources.list"
+    local options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists"
+        -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User= -o Debug::NoLocking=1)
+    say "fetching the source package postgresql-$major of Debian $suite"
+    (cd "$apt/source" && apt-get -qq "${options[@]}" update >&2 \
+        && apt-get -qq "${options[@]}" source --download-only "postgresql-$major" >&2) \
+        || die "the source package postgresql-$major of Debian $suite could not be fetched"
+    tree="$CACHE/build/postgresql-$major"
+    rm -rf "$tree" "$prefix"
+    mkdir -p "$tree"
+    tar -xf "$(find "$apt/source" -name "postgresql-${major}_*.orig.tar.*" ! -name '*.asc' | head -n 1)" -C "$tree" --strip-components=1
+    with_progress "building PostgreSQL $major" "$CACHE/build/postgresql-$major.log" bash -c "
+        cd '$tree' && ./configure --prefix='$prefix' --with-openssl --with-lz4 --with-zstd --with-icu &&
+        make -s -j'$(nproc)' world-bin && make -s install-world-bin"
+    rm -rf "$tree" "$apt"
+    touch "$prefix/.complete"
+}
+
+# Makes major $1 available, from wherever it can be had, and prints its pg_config.
+provide() {
+    local major=$1
+    case " $PG_SUPPORTED " in *" $major "*) ;; *) die "PostgreSQL $major is not supported; supported: $PG_SUPPORTED" ;; esac
+    if ! distribution_has "$major" && [ ! -f "$CACHE/pg/$major/.complete" ] && package_available "postgresql-$major"; then
+        install_without_a_cluster "postgresql-$major"
+    fi
+    if distribution_has "$major"; then
+        [ -f "/usr/include/postgresql/$major/server/pg_config.h" ] || need_packages "postgresql-server-dev-$major"
+        copy_server "$(distribution_config "$major")" "$CACHE/pg/$major"
+        copied_config "$CACHE/pg/$major"
+    else
+        build_from_source "$major"
+        echo "$CACHE/pg/$major/bin/pg_config"
+    fi
+}
+
+installed_majors() {
+    local major
+    for major in $PG_SUPPORTED; do
+        if distribution_has "$major" || [ -f "$CACHE/pg/$major/.complete" ]; then echo "$major"; fi
+    done
+}
+
+cargo_tool() {
+    local tool=$1 version=$2 have
+    have=$(cat "$CACHE/tools/.$tool" 2>/dev/null || true)
+    [ "$have" = "$version" ] && [ -x "$CACHE/tools/bin/$tool" ] && return 0
+    command -v cargo >/dev/null 2>&1 || die "cargo was not found: install Rust from https://rustup.rs"
+    # Built away from this checkout, so that its toolchain file and lock file have no say.
+    with_progress "building $tool $version" "$CACHE/build/$tool.log" \
+        env -C / CARGO_TARGET_DIR="$CACHE/build/$tool" cargo install --quiet --locked --force --root "$CACHE/tools" "$tool@$version"
+    rm -rf "${CACHE:?}/build/$tool"
+    echo "$version" >"$CACHE/tools/.$tool"
+}
+
+# The user that servers run as when we are root, since PostgreSQL refuses to run as root.
+need_server_user() {
+    [ "$(id -u)" -eq 0 ] || return 0
+    id -u "$SERVER_USER" >/dev/null 2>&1 \
+        || useradd --system --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin "$SERVER_USER"
+}
+
+build_tools() {
+    need_packages gcc make clang libclang-dev pkg-config
+    cargo_tool cargo-pgrx "$PGRX_VERSION"
+}
+
+main() {
+    mkdir -p "$CACHE/build" "$CACHE/pg" "$CACHE/tools" "$CACHE/pgrx"
+    chmod 755 "$CACHE"
+    case "${1:-}" in
+    --tool)
+        local version_variable
+        version_variable=$(echo "${2:?name a tool}_VERSION" | tr 'a-z-' 'A-Z_')
+        cargo_tool "$2" "${!version_variable:?no version of $2 in versions.env}"
+        return 0 ;;
+    --build-only)
+        build_tools
+        return 0 ;;
+    esac
+    need_server_user
+    local servers='' majors major config copy
+    if [ "${1:-}" = --pg-config ]; then
+        config=${2:?name a pg_config}
+        [ -x "$config" ] || die "$config is not a program: give the path of a pg_config"
+        major=$("$config" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
+        case " $PG_SUPPORTED " in *" $major "*) ;; *) die "$config is of PostgreSQL $major; supported: $PG_SUPPORTED" ;; esac
+        build_tools
+        copy="$CACHE/pg/custom-$(printf '%s' "$config" | cksum | cut -d' ' -f1)"
+        copy_server "$config" "$copy"
+        servers="$major $(copied_config "$copy")"
+    else
+        build_tools
+        majors=$({ printf '%s\n' "$@"; installed_majors; } | sed '/^$/d' | sort -rnu)
+        if [ -z "$majors" ]; then
+            for major in $(printf '%s\n' $PG_SUPPORTED | sort -rn); do
+                if package_available "postgresql-$major"; then majors=$major; break; fi
+            done
+        fi
+        [ -n "$majors" ] || majors=$(printf '%s\n' $PG_SUPPORTED | sort -rn | head -n 1)
+        for major in $majors; do
+            config=$(provide "$major")
+            servers+="$major $config"$'\n'
+        done
+    fi
+    printf '%s\n' "$servers" | sed '/^$/d' >"$CACHE/servers"
+}
+
+main "$@"

@@ -1,0 +1,1 @@
+//! Throw-away PostgreSQL clusters for the tests, the demo and the benchmarks.
