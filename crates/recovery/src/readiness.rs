@@ -1,5 +1,6 @@
 //! The verdict: could we recover, and if that is in doubt, why, and what is to be done about it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -197,11 +198,12 @@ fn usable_backups(facts: &Facts, survey: &Survey, reasons: &mut Reasons) {
     } else {
         " Only the connected receivers protect what is committed."
     };
-    let mut unusable: Vec<(&BackupFact, &Unusable)> = facts
+    let by_id: BTreeMap<i64, &BackupFact> = facts.backups.iter().map(|backup| (backup.id, backup)).collect();
+    let mut unusable: Vec<(&BackupFact, &Unusable)> = survey
         .backups
         .iter()
-        .filter(|backup| backup.status == BackupStatus::Completed)
-        .filter_map(|backup| Some((backup, survey.backup(backup.id)?.as_ref().err()?)))
+        .filter_map(|(id, verdict)| Some((*by_id.get(id)?, verdict.as_ref().err()?)))
+        .filter(|(backup, _)| backup.status == BackupStatus::Completed)
         .collect();
     unusable.sort_by_key(|(backup, _)| std::cmp::Reverse((backup.end, backup.id)));
     let position = |backup: &BackupFact| (backup.end, backup.id);
