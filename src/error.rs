@@ -104,11 +104,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An [`Error::InvalidArgument`]; the texts say what is wrong, which values are right and what to do.
-    pub fn invalid(
-        message: impl Into<String>,
-        detail: impl Into<String>,
-        hint: impl Into<String>,
-    ) -> Self {
+    pub fn invalid(message: impl Into<String>, detail: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::InvalidArgument {
             message: message.into(),
             detail: detail.into(),
@@ -118,9 +114,7 @@ impl Error {
 
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
-            Self::NotInstalled | Self::UnknownPolicy { .. } => {
-                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT
-            }
+            Self::NotInstalled | Self::UnknownPolicy { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             Self::InRecovery { .. } => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Self::NullArgument { .. } => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Self::InvalidArgument { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -137,19 +131,14 @@ impl Error {
 
     fn detail(&self) -> Option<String> {
         match self {
-            Self::InRecovery { .. } => Some(
-                "This server is a standby or is still recovering, so it cannot write its ledger."
-                    .into(),
-            ),
-            Self::NotFound { kind, key, .. } => {
-                Some(format!("No {kind} with the id {key} is in the ledger."))
+            Self::InRecovery { .. } => {
+                Some("This server is a standby or is still recovering, so it cannot write its ledger.".into())
             }
-            Self::UnknownPolicy { name, .. } => Some(format!(
-                "No row of backup_policies has the policy_name \"{name}\"."
-            )),
-            Self::InvalidArgument { detail, .. } | Self::WrongState { detail, .. } => {
-                Some(detail.clone())
+            Self::NotFound { kind, key, .. } => Some(format!("No {kind} with the id {key} is in the ledger.")),
+            Self::UnknownPolicy { name, .. } => {
+                Some(format!("No row of backup_policies has the policy_name \"{name}\"."))
             }
+            Self::InvalidArgument { detail, .. } | Self::WrongState { detail, .. } => Some(detail.clone()),
             Self::LedgerIsAppendOnly { detail, .. } => Some((*detail).into()),
             Self::NotInstalled
             | Self::NullArgument { .. }
@@ -163,7 +152,9 @@ impl Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NotInstalled => Some("Run CREATE EXTENSION pg_backstop in this database.".into()),
-            Self::InRecovery { .. } => Some("Run it on the primary: the row then reaches this server by replication.".into()),
+            Self::InRecovery { .. } => {
+                Some("Run it on the primary: the row then reaches this server by replication.".into())
+            }
             Self::NullArgument { hint, .. } | Self::InvalidArgument { hint, .. } | Self::WrongState { hint, .. } => {
                 Some(hint.clone())
             }
@@ -171,11 +162,13 @@ impl Error {
             Self::UnknownPolicy { known, .. } if known.is_empty() => {
                 Some("There is no policy yet: insert one into backup_policies, or leave policy_name out.".into())
             }
-            Self::UnknownPolicy { known, .. } => {
-                Some(format!("Existing policies: {}. Or leave policy_name out.", known.join(", ")))
-            }
+            Self::UnknownPolicy { known, .. } => Some(format!(
+                "Existing policies: {}. Or leave policy_name out.",
+                known.join(", ")
+            )),
             Self::UnexpectedAnswer { .. } | Self::UnexpectedType(_) => Some(
-                "The library and the SQL objects may be of different versions: run ALTER EXTENSION pg_backstop UPDATE.".into(),
+                "The library and the SQL objects may be of different versions: run ALTER EXTENSION pg_backstop UPDATE."
+                    .into(),
             ),
             Self::NotTheTrigger { .. } | Self::Spi(_) => None,
         }

@@ -12,8 +12,7 @@ use crate::error::{Error, Result};
 
 const BACKUP_TYPES: [&str; 5] = ["full", "incremental", "differential", "logical", "globals"];
 const ENDINGS: [&str; 2] = ["completed", "failed"];
-const SEE_HISTORY: &str =
-    "SELECT id, label, status FROM backup_history ORDER BY id DESC shows those that exist.";
+const SEE_HISTORY: &str = "SELECT id, label, status FROM backup_history ORDER BY id DESC shows those that exist.";
 const RUNNING_BACKUP_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Records that a backup begins now, and returns its id and where WAL is.
@@ -73,13 +72,7 @@ fn record_backup_complete(
     status: default!(Option<&str>, "'completed'"),
     error: default!(Option<&str>, "NULL"),
 ) -> Result<TableIterator<'static, (name!(backup_id, i64), name!(status, String))>, ErrorReport> {
-    let ended = complete(
-        backup_id,
-        backup_size_bytes,
-        duration_seconds,
-        status,
-        error,
-    )?;
+    let ended = complete(backup_id, backup_size_bytes, duration_seconds, status, error)?;
     Ok(TableIterator::once(ended))
 }
 
@@ -169,10 +162,7 @@ fn require_running(id: i64, wanted: &str, known: &backup::Known) -> Result<()> {
     if known.server_restarted && wanted == "completed" {
         return Err(Error::WrongState {
             message: format!("backup {id} cannot have been completed"),
-            detail: format!(
-                "It began at {}, before the server was last started.",
-                known.started_at
-            ),
+            detail: format!("It began at {}, before the server was last started.", known.started_at),
             hint: format!(
                 "Take another backup. This one can be recorded as failed: record_backup_complete({id}, status => 'failed')."
             ),

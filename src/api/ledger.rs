@@ -93,14 +93,7 @@ fn append(data: &pg_sys::TriggerData) -> Result<TriggerRow<'_>> {
         } else {
             let (mut position, mut is_null) = (position, false);
             let mut value = pg_sys::Datum::from(appended);
-            pg_sys::heap_modify_tuple_by_cols(
-                tuple,
-                shape,
-                1,
-                &mut position,
-                &mut value,
-                &mut is_null,
-            )
+            pg_sys::heap_modify_tuple_by_cols(tuple, shape, 1, &mut position, &mut value, &mut is_null)
         };
         Ok(Some(PgHeapTuple::from_heap_tuple(
             PgTupleDesc::from_pg_unchecked(shape),
@@ -113,11 +106,7 @@ fn append(data: &pg_sys::TriggerData) -> Result<TriggerRow<'_>> {
 ///
 /// # Safety
 /// `tuple` must be of the shape `shape`.
-unsafe fn bigint(
-    tuple: pg_sys::HeapTuple,
-    shape: pg_sys::TupleDesc,
-    name: &CStr,
-) -> Option<(i32, Option<i64>)> {
+unsafe fn bigint(tuple: pg_sys::HeapTuple, shape: pg_sys::TupleDesc, name: &CStr) -> Option<(i32, Option<i64>)> {
     // SAFETY: as the caller says; the column was found by its name.
     unsafe {
         let position = pg_sys::SPI_fnumber(shape, name.as_ptr());

@@ -14,8 +14,7 @@ pub struct Policy {
     pub method: String,
 }
 
-static POLICY: Statement =
-    Statement::new("SELECT id, method FROM @extschema@.backup_policies WHERE policy_name = $1");
+static POLICY: Statement = Statement::new("SELECT id, method FROM @extschema@.backup_policies WHERE policy_name = $1");
 
 /// The policy of that name.
 pub fn policy(name: &str) -> Result<Option<Policy>> {
@@ -31,15 +30,12 @@ pub fn policy(name: &str) -> Result<Option<Policy>> {
     })
 }
 
-static POLICY_NAMES: Statement = Statement::new(
-    "SELECT policy_name FROM @extschema@.backup_policies ORDER BY policy_name LIMIT 20",
-);
+static POLICY_NAMES: Statement =
+    Statement::new("SELECT policy_name FROM @extschema@.backup_policies ORDER BY policy_name LIMIT 20");
 
 /// Names of policies, for a message; not more than 20.
 pub fn policy_names() -> Result<Vec<String>> {
-    POLICY_NAMES.read(&[], |rows| {
-        rows.map(|row| row.need(1, "the policy's name")).collect()
-    })
+    POLICY_NAMES.read(&[], |rows| rows.map(|row| row.need(1, "the policy's name")).collect())
 }
 
 /// A backup that begins now.
@@ -74,11 +70,7 @@ pub fn start(backup: &Started<'_>) -> Result<i64> {
     let args = [
         backup.policy.as_ref().map(|policy| policy.id).into(),
         backup.backup_type.into(),
-        backup
-            .policy
-            .as_ref()
-            .map(|policy| policy.method.as_str())
-            .into(),
+        backup.policy.as_ref().map(|policy| policy.method.as_str()).into(),
         backup.label.into(),
         backup.system_identifier.into(),
         backup.timeline.into(),
@@ -86,9 +78,7 @@ pub fn start(backup: &Started<'_>) -> Result<i64> {
         backup.start_wal_file.into(),
         backup.path.into(),
     ];
-    START.write(&args, |rows| {
-        rows.one("the backup's id")?.need(1, "the backup's id")
-    })
+    START.write(&args, |rows| rows.one("the backup's id")?.need(1, "the backup's id"))
 }
 
 /// What completing a backup needs to know of it.

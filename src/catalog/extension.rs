@@ -30,10 +30,7 @@ impl Extension {
         // SAFETY: a plain catalog scan, as get_extension_oid() in commands/extension.c does it; the key lives as long as the
         // scan, the tuple is read before the scan ends. An error unwinds, and transaction abort closes scan and relation.
         unsafe {
-            let relation = pg_sys::table_open(
-                pg_sys::ExtensionRelationId,
-                pg_sys::AccessShareLock as pg_sys::LOCKMODE,
-            );
+            let relation = pg_sys::table_open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let mut key = pg_sys::ScanKeyData::default();
             pg_sys::ScanKeyInit(
                 &mut key,

@@ -32,10 +32,7 @@ impl Image {
             for (column, (value, is_null)) in values.into_iter().zip(nulls).enumerate() {
                 let attribute = attribute(description, column);
                 let name = (*attribute).attname.data.as_ptr();
-                if is_null
-                    || (*attribute).attisdropped
-                    || CStr::from_ptr(name).to_bytes() == LAST_EVENT
-                {
+                if is_null || (*attribute).attisdropped || CStr::from_ptr(name).to_bytes() == LAST_EVENT {
                     continue;
                 }
                 pg_sys::appendStringInfoString(&mut json, separator.as_ptr());
@@ -46,10 +43,7 @@ impl Image {
             }
             let end = if separator == c"{" { c"{}" } else { c"}" };
             pg_sys::appendStringInfoString(&mut json, end.as_ptr());
-            let image = pgrx::direct_function_call_as_datum(
-                pg_sys::jsonb_in,
-                &[Some(pg_sys::Datum::from(json.data))],
-            );
+            let image = pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(json.data))]);
             pg_sys::pfree(json.data.cast());
             // jsonb_in() is strict and never returns NULL for a value.
             Self(image.unwrap_or(pg_sys::Datum::from(0_usize)))
@@ -63,8 +57,7 @@ impl Image {
     pub unsafe fn of_composite(composite: pg_sys::Datum) -> Self {
         // SAFETY: as the caller says; the header names the row's type, whose description is released when `shape` is dropped.
         unsafe {
-            let header =
-                pg_sys::pg_detoast_datum(composite.cast_mut_ptr()) as pg_sys::HeapTupleHeader;
+            let header = pg_sys::pg_detoast_datum(composite.cast_mut_ptr()) as pg_sys::HeapTupleHeader;
             let shape = PgTupleDesc::from_pg(pg_sys::lookup_rowtype_tupdesc(
                 pgrx::heap_tuple_header_get_type_id(header),
                 pgrx::heap_tuple_header_get_typmod(header),
@@ -82,10 +75,7 @@ impl Image {
 /// # Safety
 /// `description` must have more than `column` columns.
 #[cfg(not(feature = "pg18"))]
-unsafe fn attribute(
-    description: pg_sys::TupleDesc,
-    column: usize,
-) -> *const pg_sys::FormData_pg_attribute {
+unsafe fn attribute(description: pg_sys::TupleDesc, column: usize) -> *const pg_sys::FormData_pg_attribute {
     // SAFETY: as the caller says.
     unsafe { (*description).attrs.as_ptr().add(column) }
 }
@@ -93,16 +83,10 @@ unsafe fn attribute(
 /// # Safety
 /// `description` must have more than `column` columns.
 #[cfg(feature = "pg18")]
-unsafe fn attribute(
-    description: pg_sys::TupleDesc,
-    column: usize,
-) -> *const pg_sys::FormData_pg_attribute {
+unsafe fn attribute(description: pg_sys::TupleDesc, column: usize) -> *const pg_sys::FormData_pg_attribute {
     // SAFETY: as the caller says. Since 18 the full rows lie behind the compact ones (access/tupdesc.h, TupleDescAttr()).
     unsafe {
-        let behind = (*description)
-            .compact_attrs
-            .as_ptr()
-            .add((*description).natts as usize);
+        let behind = (*description).compact_attrs.as_ptr().add((*description).natts as usize);
         behind.cast::<pg_sys::FormData_pg_attribute>().add(column)
     }
 }
@@ -114,11 +98,7 @@ unsafe fn append_value(json: &mut pg_sys::StringInfoData, kind: pg_sys::Oid, val
     unsafe {
         match kind {
             pg_sys::BOOLOID => {
-                let text = if value.value() == 0 {
-                    c"false"
-                } else {
-                    c"true"
-                };
+                let text = if value.value() == 0 { c"false" } else { c"true" };
                 pg_sys::appendStringInfoString(json, text.as_ptr());
             }
             // In UTC, in the one form that JSON has for it (utils/adt/json.c).
@@ -198,10 +178,7 @@ impl IntoDatum for Image {
 
 // SAFETY: the Datum is a jsonb, and is handed on as it is.
 unsafe impl pgrx::callconv::BoxRet for Image {
-    unsafe fn box_into<'fcx>(
-        self,
-        fcinfo: &mut pgrx::callconv::FcInfo<'fcx>,
-    ) -> pgrx::datum::Datum<'fcx> {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut pgrx::callconv::FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
         // SAFETY: made in the function's own memory context.
         unsafe { fcinfo.return_raw_datum(self.0) }
     }

@@ -44,17 +44,13 @@ static APPEND: Statement = Statement::new(
 
 /// Appends an event to the chain, which must be locked, and returns its id.
 pub fn append(table: &str, row: i64, operation: &'static str, image: Image) -> Result<i64> {
-    let via = if FunctionWrites::under_way() {
-        "function"
-    } else {
-        "sql"
-    };
+    let via = if FunctionWrites::under_way() { "function" } else { "sql" };
     // SAFETY: reads the clock.
-    let now = TimestampWithTimeZone::try_from(unsafe { pg_sys::GetCurrentTimestamp() }).map_err(
-        |_| Error::UnexpectedAnswer {
+    let now = TimestampWithTimeZone::try_from(unsafe { pg_sys::GetCurrentTimestamp() }).map_err(|_| {
+        Error::UnexpectedAnswer {
             what: "a time on the clock",
-        },
-    )?;
+        }
+    })?;
     let args = [
         now.into(),
         table.into(),
@@ -63,9 +59,7 @@ pub fn append(table: &str, row: i64, operation: &'static str, image: Image) -> R
         via.into(),
         image.into(),
     ];
-    APPEND.write_latest(&args, |rows| {
-        rows.one("the event's id")?.need(1, "the event's id")
-    })
+    APPEND.write_latest(&args, |rows| rows.one("the event's id")?.need(1, "the event's id"))
 }
 
 static DESCRIBES: Statement = Statement::new(
@@ -75,8 +69,7 @@ static DESCRIBES: Statement = Statement::new(
 
 /// Whether the event says exactly this of this row.
 pub fn describes(event: i64, table: &str, row: i64, image: Image) -> Result<bool> {
-    DESCRIBES.read(
-        &[event.into(), table.into(), row.into(), image.into()],
-        |rows| Ok(rows.processed() > 0),
-    )
+    DESCRIBES.read(&[event.into(), table.into(), row.into(), image.into()], |rows| {
+        Ok(rows.processed() > 0)
+    })
 }

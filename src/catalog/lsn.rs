@@ -14,11 +14,7 @@ impl std::fmt::Display for PgLsn {
 }
 
 impl FromDatum for PgLsn {
-    unsafe fn from_polymorphic_datum(
-        datum: pg_sys::Datum,
-        is_null: bool,
-        _typoid: pg_sys::Oid,
-    ) -> Option<Self> {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _typoid: pg_sys::Oid) -> Option<Self> {
         // pg_lsn is passed by value on every platform with 8-byte Datums, the only ones that pgrx builds for.
         (!is_null).then(|| Self(datum.value() as u64))
     }
@@ -36,10 +32,7 @@ impl IntoDatum for PgLsn {
 
 // SAFETY: FromDatum, BoxRet and ArgAbi below read and write nothing but the 8 bytes of a pg_lsn Datum.
 unsafe impl pgrx::callconv::BoxRet for PgLsn {
-    unsafe fn box_into<'fcx>(
-        self,
-        fcinfo: &mut pgrx::callconv::FcInfo<'fcx>,
-    ) -> pgrx::datum::Datum<'fcx> {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut pgrx::callconv::FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
         // SAFETY: a pg_lsn is passed by value.
         unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(self.0)) }
     }

@@ -41,20 +41,12 @@ impl Statement {
     ///
     /// # Errors
     /// What `rows` returns, [`Error::NotInstalled`], or what SPI refuses. PostgreSQL's own errors unwind.
-    pub fn read<R>(
-        &'static self,
-        args: &[DatumWithOid<'_>],
-        rows: impl FnOnce(Rows) -> Result<R>,
-    ) -> Result<R> {
+    pub fn read<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
         self.run(Mode::Read, args, rows)
     }
 
     /// Runs a statement that may write. Errors as [`Statement::read`].
-    pub fn write<R>(
-        &'static self,
-        args: &[DatumWithOid<'_>],
-        rows: impl FnOnce(Rows) -> Result<R>,
-    ) -> Result<R> {
+    pub fn write<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
         self.run(Mode::Write, args, rows)
     }
 
@@ -68,12 +60,7 @@ impl Statement {
         self.run(Mode::WriteLatest, args, rows)
     }
 
-    fn run<R>(
-        &'static self,
-        mode: Mode,
-        args: &[DatumWithOid<'_>],
-        rows: impl FnOnce(Rows) -> Result<R>,
-    ) -> Result<R> {
+    fn run<R>(&'static self, mode: Mode, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
         let extension = Extension::get()?;
         let _path = SafeSearchPath::set();
         let _rights = OwnerRights::assume(&extension);
@@ -92,9 +79,7 @@ impl Statement {
                 } else {
                     b'n' as c_char
                 });
-                values.push(
-                    value.map_or(pg_sys::Datum::from(0_usize), |datum| datum.sans_lifetime()),
-                );
+                values.push(value.map_or(pg_sys::Datum::from(0_usize), |datum| datum.sans_lifetime()));
             }
             // SAFETY: the plan is a kept one and takes as many values of these types, see plan().
             let status = unsafe {
@@ -102,23 +87,10 @@ impl Statement {
                 match mode {
                     // Within a transaction that has written already, a read must see what it wrote.
                     Mode::Read => {
-                        let unwritten =
-                            pg_sys::GetCurrentTransactionIdIfAny() == pg_sys::InvalidTransactionId;
-                        pg_sys::SPI_execute_plan(
-                            plan.0,
-                            values.as_mut_ptr(),
-                            nulls.as_ptr(),
-                            unwritten,
-                            0,
-                        )
+                        let unwritten = pg_sys::GetCurrentTransactionIdIfAny() == pg_sys::InvalidTransactionId;
+                        pg_sys::SPI_execute_plan(plan.0, values.as_mut_ptr(), nulls.as_ptr(), unwritten, 0)
                     }
-                    Mode::Write => pg_sys::SPI_execute_plan(
-                        plan.0,
-                        values.as_mut_ptr(),
-                        nulls.as_ptr(),
-                        false,
-                        0,
-                    ),
+                    Mode::Write => pg_sys::SPI_execute_plan(plan.0, values.as_mut_ptr(), nulls.as_ptr(), false, 0),
                     Mode::WriteLatest => pg_sys::SPI_execute_snapshot(
                         plan.0,
                         values.as_mut_ptr(),
@@ -145,10 +117,8 @@ impl Statement {
         if let Some(plan) = kept {
             return Ok(plan);
         }
-        let sql = CString::new(self.sql.replace("@extschema@", &schema)).map_err(|_| {
-            Error::UnexpectedAnswer {
-                what: "a schema name without a null byte",
-            }
+        let sql = CString::new(self.sql.replace("@extschema@", &schema)).map_err(|_| Error::UnexpectedAnswer {
+            what: "a schema name without a null byte",
         })?;
         let mut types: Vec<pg_sys::Oid> = args.iter().map(DatumWithOid::oid).collect();
         // SAFETY: the text and the types outlive the call, which copies them; SPI is connected.
@@ -161,12 +131,7 @@ impl Statement {
             pg_sys::SPI_keepplan(plan);
             Rc::new(Plan(plan))
         };
-        PLANS.with(|plans| {
-            plans
-                .borrow_mut()
-                .by_statement
-                .insert(key, Rc::clone(&plan))
-        });
+        PLANS.with(|plans| plans.borrow_mut().by_statement.insert(key, Rc::clone(&plan)));
         Ok(plan)
     }
 }
@@ -290,21 +255,12 @@ impl Row {
         let (value, kind) = unsafe {
             let value = pg_sys::SPI_getbinval(self.tuple, self.description, column, &mut is_null);
             if pg_sys::SPI_result != 0 {
-                return Err(Error::UnexpectedAnswer {
-                    what: "more columns",
-                });
+                return Err(Error::UnexpectedAnswer { what: "more columns" });
             }
             (value, pg_sys::SPI_gettypeid(self.description, column))
         };
         // SAFETY: the value is of the type that the description says; it is copied into the caller's memory.
-        Ok(unsafe {
-            T::try_from_datum_in_memory_context(
-                PgMemoryContexts::For(self.caller),
-                value,
-                is_null,
-                kind,
-            )
-        }?)
+        Ok(unsafe { T::try_from_datum_in_memory_context(PgMemoryContexts::For(self.caller), value, is_null, kind) }?)
     }
 
     /// The value in `column` (from 1), which must not be NULL.
