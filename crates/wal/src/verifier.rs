@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use arrayvec::ArrayVec;
 use sha2::{Digest, Sha256};
 
+use crate::commits::Commit;
 use crate::finding::Finding;
 use crate::format::WalFormat;
 use crate::handover::Handover;
@@ -110,11 +111,17 @@ struct Tally {
 
 impl Tally {
     #[inline]
-    fn count(&mut self, record: &Record<'_>) {
+    fn count(&mut self, record: &Record<'_>, on_commit: &mut dyn FnMut(&Commit)) {
         self.records = self.records.saturating_add(1);
         self.last_end = Some(record.end);
         match record.meaning() {
-            Some(Meaning::Commit { at, .. }) => {
+            Some(Meaning::Commit { at, origin }) => {
+                on_commit(&Commit {
+                    at,
+                    lsn: record.start,
+                    end: record.end,
+                    origin,
+                });
                 self.commits = self.commits.saturating_add(1);
                 self.first_commit_at = self.first_commit_at.or(at);
                 self.last_commit_at = at.or(self.last_commit_at);
@@ -182,6 +189,11 @@ impl SegmentVerifier {
 
     /// Takes the next bytes of the file. Once something is wrong, it only counts and hashes.
     pub fn feed(&mut self, chunk: &[u8]) {
+        self.feed_with(chunk, &mut |_| {});
+    }
+
+    /// The same, and tells `on_commit` of every commit that the bytes complete.
+    pub fn feed_with(&mut self, chunk: &[u8], on_commit: &mut dyn FnMut(&Commit)) {
         let left = usize::try_from(self.name.size.bytes().saturating_sub(self.bytes))
             .unwrap_or(usize::MAX);
         let inside = chunk.get(..left).unwrap_or(chunk);
@@ -189,7 +201,10 @@ impl SegmentVerifier {
         match &mut self.stage {
             Stage::Sound => {
                 let tally = &mut self.tally;
-                if let Err(finding) = self.stream.feed(inside, &mut |record| tally.count(record)) {
+                if let Err(finding) = self
+                    .stream
+                    .feed(inside, &mut |record| tally.count(record, on_commit))
+                {
                     self.found(finding, inside);
                 }
             }
