@@ -1,0 +1,5 @@
+//! The SQL functions, one module for each noun.
+
+pub mod backup;
+pub mod ledger;
+mod server;

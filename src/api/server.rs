@@ -1,0 +1,78 @@
+//! What a call needs to know of the server that it runs on.
+
+use pgrx::pg_sys;
+
+use crate::catalog::PgLsn;
+use crate::error::{Error, Result};
+
+/// Refuses on a standby, where nothing can be written.
+///
+/// # Errors
+/// [`Error::InRecovery`].
+pub fn require_primary(function: &'static str) -> Result<()> {
+    // SAFETY: reads shared memory.
+    if unsafe { pg_sys::RecoveryInProgress() } {
+        Err(Error::InRecovery { function })
+    } else {
+        Ok(())
+    }
+}
+
+/// Where WAL is on this primary.
+pub struct WalPosition {
+    /// The flush position. PostgreSQL writes a page only when its WAL is flushed, so a copy of the data directory that ended
+    /// before now has no page newer than this; and a backup that begins from now on starts at a checkpoint not older than this.
+    pub lsn: PgLsn,
+    /// The timeline that WAL is written on.
+    pub timeline: u32,
+}
+
+impl WalPosition {
+    /// The position now. Only on a primary.
+    pub fn now() -> Self {
+        let mut timeline = 0;
+        // SAFETY: reads shared memory; not in recovery, as the function wants it.
+        let lsn = unsafe { pg_sys::GetFlushRecPtr(&mut timeline) };
+        Self {
+            lsn: PgLsn(lsn),
+            timeline,
+        }
+    }
+}
+
+/// The cluster's identity, as pg_control_system() shows it.
+pub fn system_identifier() -> i64 {
+    // SAFETY: reads the copy of the control file that the server holds in memory.
+    unsafe { pg_sys::GetSystemIdentifier() }.cast_signed()
+}
+
+impl WalPosition {
+    /// The timeline as SQL knows it.
+    pub fn timeline(&self) -> Result<i32> {
+        i32::try_from(self.timeline).map_err(|_| Error::UnexpectedAnswer {
+            what: "a timeline below 2^31",
+        })
+    }
+
+    /// Name of the segment that the next byte goes to: where a backup's WAL begins.
+    pub fn file_of_next_byte(&self) -> String {
+        self.file(self.lsn.0)
+    }
+
+    /// Name of the segment that the last byte is in: where a backup's WAL ends.
+    pub fn file_of_last_byte(&self) -> String {
+        self.file(self.lsn.0.saturating_sub(1))
+    }
+
+    fn file(&self, byte: u64) -> String {
+        // SAFETY: set when the server starts.
+        let size = u64::from(unsafe { pg_sys::wal_segment_size }.unsigned_abs()).max(1);
+        let (segment, in_a_file) = (byte / size, 0x1_0000_0000 / size);
+        format!(
+            "{:08X}{:08X}{:08X}",
+            self.timeline,
+            segment / in_a_file,
+            segment % in_a_file
+        )
+    }
+}

@@ -1,0 +1,17 @@
+//! Every SQL statement that the extension runs, and the one way to run them.
+//!
+//! A statement is a [`Statement`] in the module of its noun, with a Rust function around it that says what goes in and what
+//! comes out; nothing else in `src/` holds SQL. How statements run is in [`statement`].
+
+pub mod backup;
+mod extension;
+mod image;
+pub mod ledger;
+mod lsn;
+mod scope;
+mod statement;
+
+pub use extension::Extension;
+pub use image::Image;
+pub use lsn::PgLsn;
+pub use statement::Statement;
