@@ -174,10 +174,7 @@ impl CommitScanner {
         }
         let (from, found) = (self.from, &mut self.found);
         let Some(stream) = &mut self.stream else {
-            return Ok(ScanProgress::UpTo {
-                lsn: from,
-                more: false,
-            });
+            return Ok(ScanProgress::UpTo { lsn: from, more: false });
         };
         let mut sink = |record: &Record<'_>| {
             if found.is_none() && record.end > from {
@@ -191,10 +188,7 @@ impl CommitScanner {
             let in_segment = stream.position.within(size);
             if stream.state == State::Switched && in_segment != 0 {
                 // Nothing but padding up to the segment's end, but the server does count it as flushed.
-                stream.position = stream
-                    .position
-                    .plus(size.saturating_sub(in_segment))
-                    .min(to);
+                stream.position = stream.position.plus(size.saturating_sub(in_segment)).min(to);
                 continue;
             }
             let length = to

@@ -156,14 +156,8 @@ impl SegmentVerifier {
         history: Option<&TimelineHistory>,
         handover: Option<Handover>,
     ) -> Self {
-        let mut stream = Stream::new(
-            format,
-            Timelines::of_file(name.timeline, history),
-            name.start(),
-        );
-        if let Some(handover) =
-            handover.filter(|handover| handover.at() == name.start() && handover.fits(format))
-        {
+        let mut stream = Stream::new(format, Timelines::of_file(name.timeline, history), name.start());
+        if let Some(handover) = handover.filter(|handover| handover.at() == name.start() && handover.fits(format)) {
             stream.resume(handover);
         }
         Self {
@@ -194,17 +188,13 @@ impl SegmentVerifier {
 
     /// The same, and tells `on_commit` of every commit that the bytes complete.
     pub fn feed_with(&mut self, chunk: &[u8], on_commit: &mut dyn FnMut(&Commit)) {
-        let left = usize::try_from(self.name.size.bytes().saturating_sub(self.bytes))
-            .unwrap_or(usize::MAX);
+        let left = usize::try_from(self.name.size.bytes().saturating_sub(self.bytes)).unwrap_or(usize::MAX);
         let inside = chunk.get(..left).unwrap_or(chunk);
         self.all_zero = self.all_zero && inside.iter().all(|byte| *byte == 0);
         match &mut self.stage {
             Stage::Sound => {
                 let tally = &mut self.tally;
-                if let Err(finding) = self
-                    .stream
-                    .feed(inside, &mut |record| tally.count(record, on_commit))
-                {
+                if let Err(finding) = self.stream.feed(inside, &mut |record| tally.count(record, on_commit)) {
                     self.found(finding, inside);
                 }
             }
@@ -223,10 +213,7 @@ impl SegmentVerifier {
             self.stage = Stage::Faulty(finding.fault);
             return;
         }
-        let next_page = finding
-            .fault
-            .lsn
-            .plus(u64::from(self.stream.format.block_size()));
+        let next_page = finding.fault.lsn.plus(u64::from(self.stream.format.block_size()));
         self.stage = Stage::Undecided {
             finding,
             next_page,
@@ -290,11 +277,7 @@ impl SegmentVerifier {
             Some(fault) => Err(fault),
             None => self.conclude(),
         };
-        SegmentOutcome {
-            bytes,
-            sha256,
-            result,
-        }
+        SegmentOutcome { bytes, sha256, result }
     }
 
     fn conclude(self) -> Result<SegmentSummary, Fault> {
@@ -314,7 +297,10 @@ impl SegmentVerifier {
         } else if self.bytes > size {
             let mut fault = self.fault_here(
                 Problem::Oversized,
-                format!("The file goes on behind byte {size}, where a segment ends ({} bytes were read).", self.bytes),
+                format!(
+                    "The file goes on behind byte {size}, where a segment ends ({} bytes were read).",
+                    self.bytes
+                ),
             );
             fault.offset = size;
             fault.lsn = self.name.end();
@@ -353,11 +339,7 @@ impl SegmentVerifier {
             first_commit_at: self.tally.first_commit_at,
             last_commit_at: self.tally.last_commit_at,
             restore_points: self.tally.restore_points,
-            end_of_data: self
-                .tally
-                .last_end
-                .filter(|_| switched)
-                .unwrap_or(self.name.end()),
+            end_of_data: self.tally.last_end.filter(|_| switched).unwrap_or(self.name.end()),
             switched,
             unchecked_head: self.stream.unseen,
             handover: self.stream.handover(),

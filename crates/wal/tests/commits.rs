@@ -7,8 +7,7 @@ use std::cell::Cell;
 use std::io::{self, Cursor};
 
 use wal::{
-    Commit, CommitScanner, Lsn, Major, PgTimestamp, ScanError, ScanProgress, SegmentSize,
-    WalFormat, scan_commits,
+    Commit, CommitScanner, Lsn, Major, PgTimestamp, ScanError, ScanProgress, SegmentSize, WalFormat, scan_commits,
 };
 use writer::{HEAP, Writer};
 
@@ -62,11 +61,7 @@ fn the_first_commit_behind_every_position_is_found() {
     while from < to {
         let (end, at) = *ends.iter().find(|(end, _)| *end > from).unwrap();
         let commit = found(scan(&writer, from, to));
-        assert_eq!(
-            (commit.end, commit.at),
-            (end, Some(PgTimestamp(at))),
-            "from {from}"
-        );
+        assert_eq!((commit.end, commit.at), (end, Some(PgTimestamp(at))), "from {from}");
         from = Lsn(from.0 + 1 + random.next() % 700);
     }
 }
@@ -76,22 +71,10 @@ fn nothing_behind_the_last_commit_is_nothing() {
     let mut writer = writer();
     writer.commit(1);
     let from = writer.position();
-    assert_eq!(
-        scan(&writer, from, from),
-        ScanProgress::UpTo {
-            lsn: from,
-            more: false
-        }
-    );
+    assert_eq!(scan(&writer, from, from), ScanProgress::UpTo { lsn: from, more: false });
     writer.record(HEAP, 0, &[1; 40_000]);
     let to = writer.position();
-    assert_eq!(
-        scan(&writer, from, to),
-        ScanProgress::UpTo {
-            lsn: to,
-            more: false
-        }
-    );
+    assert_eq!(scan(&writer, from, to), ScanProgress::UpTo { lsn: to, more: false });
 }
 
 #[test]
@@ -103,23 +86,13 @@ fn a_commit_that_is_not_whole_yet_is_not_found_until_it_is() {
     let mut scanner = CommitScanner::new(&format(), from);
     for to in commit.0 + 1..writer.position().0 {
         let progress = scanner.advance(Lsn(to), ALL, &mut open(&writer)).unwrap();
-        assert_eq!(
-            progress,
-            ScanProgress::UpTo {
-                lsn: from,
-                more: false
-            }
-        );
+        assert_eq!(progress, ScanProgress::UpTo { lsn: from, more: false });
     }
-    let progress = scanner
-        .advance(writer.position(), ALL, &mut open(&writer))
-        .unwrap();
+    let progress = scanner.advance(writer.position(), ALL, &mut open(&writer)).unwrap();
     assert_eq!(found(progress).lsn, commit);
     // And it stays the answer.
     assert_eq!(
-        scanner
-            .advance(writer.position(), ALL, &mut open(&writer))
-            .unwrap(),
+        scanner.advance(writer.position(), ALL, &mut open(&writer)).unwrap(),
         progress
     );
 }
@@ -135,10 +108,7 @@ fn a_commit_that_spans_the_protected_end_counts() {
         let commit = writer.commit(2);
         let protected = Lsn((FIRST + 1) << 20);
         assert!(commit < protected && writer.position() > protected);
-        assert_eq!(
-            found(scan(&writer, protected, writer.position())).lsn,
-            commit
-        );
+        assert_eq!(found(scan(&writer, protected, writer.position())).lsn, commit);
         // With the segment before gone, it cannot be known, and that is told.
         let mut scanner = CommitScanner::new(&format(), protected);
         let mut live = open(&writer);
@@ -149,10 +119,7 @@ fn a_commit_that_spans_the_protected_end_counts() {
                 live(number)
             }
         });
-        assert!(matches!(
-            progress.unwrap(),
-            ScanProgress::UpTo { more: false, .. }
-        ));
+        assert!(matches!(progress.unwrap(), ScanProgress::UpTo { more: false, .. }));
         assert!(scanner.unseen_head());
     }
 }
@@ -165,12 +132,7 @@ fn a_long_record_that_covers_the_start_is_read_from_its_beginning() {
     let commit = writer.commit(2);
     let mut scanner = CommitScanner::new(&format(), Lsn(((FIRST + 1) << 20) + 5000));
     assert_eq!(
-        found(
-            scanner
-                .advance(writer.position(), ALL, &mut open(&writer))
-                .unwrap()
-        )
-        .lsn,
+        found(scanner.advance(writer.position(), ALL, &mut open(&writer)).unwrap()).lsn,
         commit
     );
     assert!(!scanner.unseen_head());
@@ -183,13 +145,7 @@ fn bookkeeping_of_our_own_does_not_count() {
     writer.commit_from(1, 0xFFFF);
     writer.commit_from(2, 0xFFFF);
     let to = writer.position();
-    assert_eq!(
-        scan(&writer, from, to),
-        ScanProgress::UpTo {
-            lsn: to,
-            more: false
-        }
-    );
+    assert_eq!(scan(&writer, from, to), ScanProgress::UpTo { lsn: to, more: false });
     writer.commit_from(3, 4);
     let commit = found(scan(&writer, from, writer.position()));
     assert_eq!((commit.at, commit.origin), (Some(PgTimestamp(3)), Some(4)));
@@ -210,18 +166,8 @@ fn padding_behind_a_switch_is_passed_without_reading() {
         }
     );
     let commit = writer.commit(2);
-    for from in [
-        from,
-        switch,
-        Lsn(switch.0 + 24),
-        Lsn(switch.0 + 30_000),
-        flushed,
-    ] {
-        assert_eq!(
-            found(scan(&writer, from, writer.position())).lsn,
-            commit,
-            "from {from}"
-        );
+    for from in [from, switch, Lsn(switch.0 + 24), Lsn(switch.0 + 30_000), flushed] {
+        assert_eq!(found(scan(&writer, from, writer.position())).lsn, commit, "from {from}");
     }
 }
 
@@ -260,9 +206,7 @@ fn a_new_scan_can_start_where_another_ended() {
     for at in 0..200 {
         writer.record(HEAP, 0, &random.bytes((random.0 % 9_000) as usize));
         let to = writer.position();
-        let ScanProgress::UpTo { lsn, more: false } =
-            scan(&writer, from, Lsn(to.0 - random.0 % 30))
-        else {
+        let ScanProgress::UpTo { lsn, more: false } = scan(&writer, from, Lsn(to.0 - random.0 % 30)) else {
             panic!("none yet")
         };
         assert!(lsn >= from);
@@ -299,14 +243,7 @@ fn a_segment_that_cannot_be_opened_is_an_error_that_says_where() {
     let mut writer = writer();
     writer.commit(1);
     let mut gone = |_| Err::<Cursor<Vec<u8>>, _>(io::Error::from(io::ErrorKind::PermissionDenied));
-    let error = scan_commits(
-        &format(),
-        Lsn(FIRST << 20),
-        writer.position(),
-        ALL,
-        &mut gone,
-    )
-    .unwrap_err();
+    let error = scan_commits(&format(), Lsn(FIRST << 20), writer.position(), ALL, &mut gone).unwrap_err();
     assert!(matches!(error, ScanError::Io { .. }));
     assert!(error.to_string().contains("0/300000"), "{error}");
 }

@@ -6,8 +6,8 @@ mod writer;
 use std::io;
 
 use wal::{
-    Fault, Handover, Lsn, Major, Problem, SegmentName, SegmentSize, SegmentVerifier, Status,
-    Timeline, TimelineHistory, WalFormat, verify_reader,
+    Fault, Handover, Lsn, Major, Problem, SegmentName, SegmentSize, SegmentVerifier, Status, Timeline, TimelineHistory,
+    WalFormat, verify_reader,
 };
 use writer::{HEAP, Writer};
 
@@ -65,18 +65,16 @@ fn handover(name: SegmentName, bytes: &[u8]) -> Handover {
 /// A record in mid-segment that lies within one page, has a successor there, and is not the segment's first.
 fn inner_record(bench: &Bench) -> Lsn {
     let starts = &bench.writer.starts;
-    let at = (40..starts.len()).find(|at| {
-        starts[*at].0 / 8192 == starts[at + 1].0 / 8192 && starts[at + 1].0 - starts[*at].0 > 40
-    });
+    let at = (40..starts.len())
+        .find(|at| starts[*at].0 / 8192 == starts[at + 1].0 / 8192 && starts[at + 1].0 - starts[*at].0 > 40);
     starts[at.unwrap()]
 }
 
 /// A record that goes on in the next page and ends there.
 fn spanning_record(bench: &Bench) -> Lsn {
     let starts = &bench.writer.starts;
-    let at = (40..starts.len()).find(|at| {
-        starts[*at].0 / 8192 + 1 == starts[at + 1].0 / 8192 && starts[*at].0 % 8192 < 8000
-    });
+    let at = (40..starts.len())
+        .find(|at| starts[*at].0 / 8192 + 1 == starts[at + 1].0 / 8192 && starts[*at].0 % 8192 < 8000);
     starts[at.unwrap()]
 }
 
@@ -158,20 +156,11 @@ fn a_file_of_zeros_is_zeroed_only_when_its_size_is_right() {
         bench.name.start(),
         &["All 1048576 bytes"],
     );
-    assert_eq!(
-        fault_in(bench.name, &vec![0; MB - 1], None).problem,
-        Problem::Truncated
-    );
-    assert_eq!(
-        fault_in(bench.name, &vec![0; MB + 1], None).problem,
-        Problem::Oversized
-    );
+    assert_eq!(fault_in(bench.name, &vec![0; MB - 1], None).problem, Problem::Truncated);
+    assert_eq!(fault_in(bench.name, &vec![0; MB + 1], None).problem, Problem::Oversized);
     let mut bytes = vec![0; MB];
     bytes[MB - 1] = 1;
-    assert_eq!(
-        fault_in(bench.name, &bytes, None).problem,
-        Problem::BadPageHeader
-    );
+    assert_eq!(fault_in(bench.name, &bytes, None).problem, Problem::BadPageHeader);
 }
 
 #[test]
@@ -206,9 +195,7 @@ fn a_read_error_makes_the_file_unreadable_and_says_why() {
     }
     let bench = bench();
     let verifier = SegmentVerifier::new(&format(), bench.name, None, None);
-    let fault = verify_reader(Failing(1), verifier, &mut |_| {})
-        .result
-        .unwrap_err();
+    let fault = verify_reader(Failing(1), verifier, &mut |_| {}).result.unwrap_err();
     assert_eq!(fault.problem, Problem::Unreadable);
     assert!(fault.sentence.contains("the disk is on fire"), "{fault}");
     assert!(fault.offset > 0);
@@ -225,11 +212,7 @@ fn a_damaged_record_body_is_a_crc_with_its_lsn() {
         &fault,
         Problem::BadRecordCrc,
         start,
-        &[
-            "CRC-32C",
-            &start.to_string(),
-            &format!("byte {}", offset(start)),
-        ],
+        &["CRC-32C", &start.to_string(), &format!("byte {}", offset(start))],
     );
     assert_eq!(fault.offset, offset(start) as u64);
 }
@@ -263,13 +246,7 @@ fn a_damaged_record_header_is_a_crc_where_nothing_else_tells() {
 fn a_damaged_link_is_a_link_with_both_addresses() {
     let bench = bench();
     let start = inner_record(&bench);
-    let before = *bench
-        .writer
-        .starts
-        .iter()
-        .filter(|lsn| **lsn < start)
-        .max()
-        .unwrap();
+    let before = *bench.writer.starts.iter().filter(|lsn| **lsn < start).max().unwrap();
     let mut bytes = bench.bytes.clone();
     bytes[offset(start) + 8] ^= 8;
     let found = Lsn(before.0 ^ 8);
@@ -310,8 +287,7 @@ fn a_possible_length_that_the_next_page_contradicts_is_a_length() {
                 &fault,
                 Problem::BadRecordLength,
                 start,
-                &[&length.to_string(), "remain"]
-                    .map(|word| if word == "remain" { "says that" } else { word }),
+                &[&length.to_string(), "remain"].map(|word| if word == "remain" { "says that" } else { word }),
             );
         }
     }
@@ -373,12 +349,7 @@ fn every_bit_of_every_page_header_is_checked_but_the_one_that_means_nothing() {
             } else {
                 Problem::BadPageHeader
             };
-            assert_fault(
-                &fault,
-                expected,
-                Lsn(bench.name.start().0 + page as u64 * 8192),
-                &[],
-            );
+            assert_fault(&fault, expected, Lsn(bench.name.start().0 + page as u64 * 8192), &[]);
             assert_eq!(fault.offset, page as u64 * 8192);
         }
     }
@@ -409,12 +380,7 @@ fn damage_in_the_second_half_of_a_spanning_record_shows_in_the_second_segment() 
     let mut bytes = bench.next_bytes.clone();
     bytes[41] ^= 1;
     let fault = fault_in(bench.next, &bytes, Some(handover.clone()));
-    assert_fault(
-        &fault,
-        Problem::BadRecordCrc,
-        start,
-        &["in the segment before"],
-    );
+    assert_fault(&fault, Problem::BadRecordCrc, start, &["in the segment before"]);
     assert_eq!(fault.offset, 40);
     // Without what the first segment handed over, nobody can know.
     let mut verifier = SegmentVerifier::new(&format(), bench.next, None, None);
@@ -484,19 +450,12 @@ fn a_page_of_another_place_within_the_segment_is_a_bad_address() {
     // The first page alone of another segment, too.
     let mut bytes = bench.bytes.clone();
     bytes[..8192].copy_from_slice(&bench.next_bytes[..8192]);
-    assert_eq!(
-        fault_in(bench.name, &bytes, None).problem,
-        Problem::BadPageAddress
-    );
+    assert_eq!(fault_in(bench.name, &bytes, None).problem, Problem::BadPageAddress);
 }
 
 #[test]
 fn the_same_name_of_another_cluster_is_a_foreign_system() {
-    let other = bench_of(WalFormat::new(
-        Major::V18,
-        format().segment_size,
-        0x1234_5678_9ABC_DEF0,
-    ));
+    let other = bench_of(WalFormat::new(Major::V18, format().segment_size, 0x1234_5678_9ABC_DEF0));
     let fault = fault_in(other.name, &other.bytes, None);
     let words = [0x1234_5678_9ABC_DEF0_u64.to_string(), SYSTEM.to_string()];
     assert_fault(
@@ -519,11 +478,7 @@ fn the_same_name_of_another_cluster_is_a_foreign_system() {
 
 #[test]
 fn segments_of_another_size_are_told_by_their_header() {
-    let other = bench_of(WalFormat::new(
-        Major::V18,
-        SegmentSize::new(2 << 20).unwrap(),
-        SYSTEM,
-    ));
+    let other = bench_of(WalFormat::new(Major::V18, SegmentSize::new(2 << 20).unwrap(), SYSTEM));
     let name = SegmentName::containing(Timeline(1), other.name.start(), format().segment_size);
     assert_fault(
         &fault_in(name, &other.bytes, None),
@@ -537,12 +492,7 @@ fn segments_of_another_size_are_told_by_their_header() {
 fn pages_of_another_block_size_are_of_another_system() {
     let other = bench_of(format().with_block_size(16384).unwrap());
     let fault = fault_in(other.name, &other.bytes, None);
-    assert_fault(
-        &fault,
-        Problem::ForeignSystem,
-        other.name.start(),
-        &["16384", "8192"],
-    );
+    assert_fault(&fault, Problem::ForeignSystem, other.name.start(), &["16384", "8192"]);
 }
 
 #[test]
@@ -560,10 +510,7 @@ fn another_majors_wal_is_the_wrong_version() {
     let bench = bench();
     let mut bytes = bench.bytes.clone();
     put(&mut bytes, 0, &0xD110_u16.to_ne_bytes());
-    assert_eq!(
-        fault_in(bench.name, &bytes, None).problem,
-        Problem::BadPageHeader
-    );
+    assert_eq!(fault_in(bench.name, &bytes, None).problem, Problem::BadPageHeader);
 }
 
 #[test]
@@ -601,10 +548,7 @@ fn pages_of_a_timeline_that_is_not_on_the_history_are_foreign() {
     };
     let mut verifier = SegmentVerifier::new(&format(), name, None, None);
     verifier.feed(&bytes);
-    assert_eq!(
-        verifier.finish().result.unwrap_err().problem,
-        Problem::ForeignTimeline
-    );
+    assert_eq!(verifier.finish().result.unwrap_err().problem, Problem::ForeignTimeline);
 }
 
 #[test]

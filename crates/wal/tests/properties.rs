@@ -1,10 +1,5 @@
 //! What holds for any damage, any way of cutting the bytes, and any input.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::expect_used
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
 mod writer;
 
@@ -12,19 +7,15 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use wal::{
-    BackupHistory, Handover, Hashing, Lsn, Major, PgTimestamp, SegmentName, SegmentOutcome,
-    SegmentSize, SegmentVerifier, Timeline, TimelineHistory, WalFileName, WalFormat,
+    BackupHistory, Handover, Hashing, Lsn, Major, PgTimestamp, SegmentName, SegmentOutcome, SegmentSize,
+    SegmentVerifier, Timeline, TimelineHistory, WalFileName, WalFormat,
 };
 use writer::{HEAP, Writer};
 
 const MB: usize = 1 << 20;
 
 fn format() -> WalFormat {
-    WalFormat::new(
-        Major::V17,
-        SegmentSize::new(1 << 20).unwrap(),
-        0x6A5B_4C3D_2E1F_0001,
-    )
+    WalFormat::new(Major::V17, SegmentSize::new(1 << 20).unwrap(), 0x6A5B_4C3D_2E1F_0001)
 }
 
 /// A segment of which every byte counts: a record goes on in it from the segment before, and none goes on behind it.
@@ -46,17 +37,12 @@ static FULL: LazyLock<Full> = LazyLock::new(|| {
     let handover = verifier.finish().result.unwrap().handover;
     assert!(handover.continued_record().is_some());
     let (name, bytes) = segments[1].clone();
-    Full {
-        name,
-        bytes,
-        handover,
-    }
+    Full { name, bytes, handover }
 });
 
 fn verify(bytes: &[u8]) -> SegmentOutcome {
     let mut verifier =
-        SegmentVerifier::new(&format(), FULL.name, None, Some(FULL.handover.clone()))
-            .with_hashing(Hashing::None);
+        SegmentVerifier::new(&format(), FULL.name, None, Some(FULL.handover.clone())).with_hashing(Hashing::None);
     verifier.feed(bytes);
     verifier.finish()
 }
@@ -78,11 +64,7 @@ fn assert_flip_is_found(bytes: &mut [u8], bit: usize) {
         ),
         Err(fault) => {
             assert!(!means_nothing(bit));
-            assert_eq!(
-                fault.problem.status().as_str(),
-                "corrupt",
-                "bit {bit}: {fault}"
-            );
+            assert_eq!(fault.problem.status().as_str(), "corrupt", "bit {bit}: {fault}");
             // Where it says is where it was, or the record that the flip ended up in.
             assert!(fault.offset <= bit as u64 / 8 + 8192, "bit {bit}: {fault}");
         }

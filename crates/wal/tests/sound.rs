@@ -6,25 +6,16 @@ mod writer;
 use std::io::Read;
 
 use wal::{
-    Handover, Hashing, Lsn, Major, PgTimestamp, SegmentName, SegmentOutcome, SegmentSize,
-    SegmentSummary, SegmentVerifier, Timeline, TimelineHistory, WalFormat, verify_reader,
+    Handover, Hashing, Lsn, Major, PgTimestamp, SegmentName, SegmentOutcome, SegmentSize, SegmentSummary,
+    SegmentVerifier, Timeline, TimelineHistory, WalFormat, verify_reader,
 };
 use writer::{ABORT, COMMIT_PREPARED, HAS_INFO, HEAP, PREPARE, Writer, XACT, main_data};
 
 fn format() -> WalFormat {
-    WalFormat::new(
-        Major::V18,
-        SegmentSize::new(1 << 20).unwrap(),
-        0x6A5B_4C3D_2E1F_0001,
-    )
+    WalFormat::new(Major::V18, SegmentSize::new(1 << 20).unwrap(), 0x6A5B_4C3D_2E1F_0001)
 }
 
-fn verify(
-    format: &WalFormat,
-    name: SegmentName,
-    bytes: &[u8],
-    handover: Option<Handover>,
-) -> SegmentOutcome {
+fn verify(format: &WalFormat, name: SegmentName, bytes: &[u8], handover: Option<Handover>) -> SegmentOutcome {
     let mut verifier = SegmentVerifier::new(format, name, None, handover);
     verifier.feed(bytes);
     verifier.finish()
@@ -34,9 +25,7 @@ fn verify_all(writer: &Writer) -> Vec<SegmentSummary> {
     let mut handover = None;
     let mut summaries = Vec::new();
     for (name, bytes) in writer.segments() {
-        let summary = verify(&writer.format, name, &bytes, handover.take())
-            .result
-            .unwrap();
+        let summary = verify(&writer.format, name, &bytes, handover.take()).result.unwrap();
         handover = Some(Handover::from_bytes(&summary.handover.to_bytes()).unwrap());
         assert_eq!(handover.as_ref(), Some(&summary.handover));
         summaries.push(summary);
@@ -78,10 +67,7 @@ fn every_segment_and_block_size_is_read() {
         let mut writer = Writer::new(format, 1, 1);
         writer.fill(1, true);
         writer.fill(2, false);
-        let records: u64 = verify_all(&writer)
-            .iter()
-            .map(|summary| summary.records)
-            .sum();
+        let records: u64 = verify_all(&writer).iter().map(|summary| summary.records).sum();
         assert_eq!(records, writer.starts.len() as u64);
     }
 }
@@ -115,11 +101,7 @@ fn a_commit_whose_time_no_server_can_show_counts_without_a_time() {
     writer.switch();
     let summary = &verify_all(&writer)[0];
     assert_eq!(
-        (
-            summary.commit_count,
-            summary.first_commit_at,
-            summary.last_commit_at
-        ),
+        (summary.commit_count, summary.first_commit_at, summary.last_commit_at),
         (2, None, None)
     );
 }
@@ -189,14 +171,9 @@ fn what_follows_a_switch_is_padding_and_the_next_segment_links_to_it() {
     assert!(first.switched);
     assert_eq!(first.end_of_data, Lsn(switch.0 + 24));
     assert_eq!(first.handover.last_record(), Some(switch));
-    let second = verify(
-        &writer.format,
-        segments[1].0,
-        &segments[1].1,
-        Some(first.handover),
-    )
-    .result
-    .unwrap();
+    let second = verify(&writer.format, segments[1].0, &segments[1].1, Some(first.handover))
+        .result
+        .unwrap();
     assert_eq!(second.records, 2);
 }
 
@@ -226,10 +203,7 @@ fn a_record_longer_than_a_segment_is_verified_across_all_of_them() {
     writer.switch();
     let summaries = verify_all(&writer);
     assert_eq!(
-        summaries
-            .iter()
-            .map(|summary| summary.records)
-            .collect::<Vec<_>>(),
+        summaries.iter().map(|summary| summary.records).collect::<Vec<_>>(),
         [1, 0, 0, 3]
     );
     assert_eq!(summaries[1].handover.continued_record(), Some(long));
@@ -245,9 +219,7 @@ fn what_is_unknown_at_the_oldest_segment_is_told() {
     let segments = writer.segments();
     let (mut handover, mut unchecked, mut records) = (None, 0, 0);
     for (name, bytes) in &segments[1..] {
-        let summary = verify(&writer.format, *name, bytes, handover.take())
-            .result
-            .unwrap();
+        let summary = verify(&writer.format, *name, bytes, handover.take()).result.unwrap();
         unchecked += summary.unchecked_head;
         records += summary.records;
         handover = Some(summary.handover);
@@ -276,10 +248,7 @@ fn commits_and_restore_points_that_span_segments_are_understood() {
                 assert_eq!(summaries[1].restore_points[0].name, "spanning");
                 assert_eq!(summaries[1].restore_points[0].at, Some(PgTimestamp(77)));
             } else {
-                let home = summaries
-                    .iter()
-                    .position(|summary| summary.commit_count == 1)
-                    .unwrap();
+                let home = summaries.iter().position(|summary| summary.commit_count == 1).unwrap();
                 assert_eq!(summaries[home].first_commit_at, Some(PgTimestamp(77)));
             }
         }
@@ -326,30 +295,17 @@ fn a_new_timeline_begins_in_the_middle_of_the_old_ones_segment() {
     assert_ne!(branch.0 % 8192, 0);
     writer.timeline = Timeline(2);
     writer.fill(3, false);
-    let history = TimelineHistory::parse(
-        Timeline(2),
-        format!("1\t{branch}\tno recovery target specified\n"),
-    )
-    .unwrap();
+    let history = TimelineHistory::parse(Timeline(2), format!("1\t{branch}\tno recovery target specified\n")).unwrap();
     let segments = writer.segments();
     let old = SegmentName {
         timeline: Timeline(1),
         ..segments[0].0
     };
     let first = SegmentVerifier::new(&writer.format, old, Some(&history), None);
-    let first = verify_reader(&segments[0].1[..], first, &mut |_| {})
-        .result
-        .unwrap();
+    let first = verify_reader(&segments[0].1[..], first, &mut |_| {}).result.unwrap();
     for history in [Some(&history), None] {
-        let verifier = SegmentVerifier::new(
-            &writer.format,
-            segments[1].0,
-            history,
-            Some(first.handover.clone()),
-        );
-        let second = verify_reader(&segments[1].1[..], verifier, &mut |_| {})
-            .result
-            .unwrap();
+        let verifier = SegmentVerifier::new(&writer.format, segments[1].0, history, Some(first.handover.clone()));
+        let second = verify_reader(&segments[1].1[..], verifier, &mut |_| {}).result.unwrap();
         assert_eq!(first.records + second.records, writer.starts.len() as u64);
     }
 }
@@ -381,13 +337,9 @@ fn the_hash_is_of_all_bytes_and_can_be_left_out() {
     writer.fill(1, false);
     let (name, bytes) = writer.segments().remove(0);
     let outcome = verify(&writer.format, name, &bytes, None);
-    assert_eq!(
-        outcome.sha256,
-        <[u8; 32]>::from(sha2::Sha256::digest(&bytes))
-    );
+    assert_eq!(outcome.sha256, <[u8; 32]>::from(sha2::Sha256::digest(&bytes)));
     assert_eq!(outcome.bytes, 1 << 20);
-    let mut verifier =
-        SegmentVerifier::new(&writer.format, name, None, None).with_hashing(Hashing::None);
+    let mut verifier = SegmentVerifier::new(&writer.format, name, None, None).with_hashing(Hashing::None);
     verifier.feed(&bytes);
     let plain = verifier.finish();
     assert_eq!(plain.sha256, [0; 32]);

@@ -72,11 +72,7 @@ impl Writer {
     }
 
     fn header_length(&self) -> usize {
-        if self
-            .position()
-            .0
-            .is_multiple_of(self.format.segment_size.bytes())
-        {
+        if self.position().0.is_multiple_of(self.format.segment_size.bytes()) {
             40
         } else {
             24
@@ -94,16 +90,14 @@ impl Writer {
         } else {
             0
         };
-        self.bytes
-            .extend(self.format.major.page_magic().to_ne_bytes());
+        self.bytes.extend(self.format.major.page_magic().to_ne_bytes());
         self.bytes.extend(info.to_ne_bytes());
         self.bytes.extend(self.timeline.0.to_ne_bytes());
         self.bytes.extend(address.0.to_ne_bytes());
         self.bytes.extend(remaining.to_ne_bytes());
         self.bytes.extend([0; 4]);
         if long {
-            self.bytes
-                .extend(self.format.system_identifier.to_ne_bytes());
+            self.bytes.extend(self.format.system_identifier.to_ne_bytes());
             self.bytes
                 .extend((self.format.segment_size.bytes() as u32).to_ne_bytes());
             self.bytes.extend(self.format.block_size().to_ne_bytes());
@@ -204,8 +198,7 @@ impl Writer {
     pub fn switch(&mut self) -> Lsn {
         let start = self.record(XLOG, SWITCH, &[]);
         let size = self.format.segment_size.bytes() as usize;
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(size), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(size), 0);
         start
     }
 
@@ -243,10 +236,7 @@ impl Writer {
             .enumerate()
             .map(|(index, bytes)| {
                 let lsn = Lsn(self.start.0 + index as u64 * size.bytes());
-                (
-                    SegmentName::containing(self.timeline, lsn, size),
-                    bytes.to_vec(),
-                )
+                (SegmentName::containing(self.timeline, lsn, size), bytes.to_vec())
             })
             .collect()
     }
