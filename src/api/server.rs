@@ -1,6 +1,7 @@
 //! What a call needs to know of the server that it runs on.
 
 use pgrx::pg_sys;
+use wal::{Lsn, SegmentName, SegmentSize, Timeline};
 
 use crate::catalog::PgLsn;
 use crate::error::{Error, Result};
@@ -55,24 +56,24 @@ impl WalPosition {
     }
 
     /// Name of the segment that the next byte goes to: where a backup's WAL begins.
-    pub fn file_of_next_byte(&self) -> String {
+    pub fn file_of_next_byte(&self) -> Result<String> {
         self.file(self.lsn.0)
     }
 
     /// Name of the segment that the last byte is in: where a backup's WAL ends.
-    pub fn file_of_last_byte(&self) -> String {
+    pub fn file_of_last_byte(&self) -> Result<String> {
         self.file(self.lsn.0.saturating_sub(1))
     }
 
-    fn file(&self, byte: u64) -> String {
-        // SAFETY: set when the server starts.
-        let size = u64::from(unsafe { pg_sys::wal_segment_size }.unsigned_abs()).max(1);
-        let (segment, in_a_file) = (byte / size, 0x1_0000_0000 / size);
-        format!(
-            "{:08X}{:08X}{:08X}",
-            self.timeline,
-            segment / in_a_file,
-            segment % in_a_file
-        )
+    fn file(&self, byte: u64) -> Result<String> {
+        let name = SegmentName::containing(Timeline(self.timeline), Lsn(byte), segment_size()?);
+        Ok(name.to_string())
     }
+}
+
+/// The cluster's segment size.
+pub fn segment_size() -> Result<SegmentSize> {
+    // SAFETY: set when the server starts, from the control file.
+    let bytes = unsafe { pg_sys::wal_segment_size };
+    SegmentSize::new(bytes.unsigned_abs()).map_err(|_| Error::UnexpectedAnswer { what: "a WAL segment size" })
 }

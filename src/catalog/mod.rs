@@ -7,7 +7,9 @@ pub mod backup;
 mod extension;
 mod image;
 pub mod ledger;
+pub mod ledger_check;
 mod lsn;
+pub mod recovery;
 mod scope;
 mod statement;
 
