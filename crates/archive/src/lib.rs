@@ -1,2 +1,18 @@
 //! Where archived WAL comes from, and whether its chain is whole.
+//!
+//! [`source`] says where, [`derive`] reads it off the server's own settings, [`listing`] says what lies there, and [`chain`]
+//! compares that with what the server must have archived. Nothing here reads what is inside a segment: that is crate `wal`.
 #![forbid(unsafe_code)]
+
+pub mod chain;
+pub mod derive;
+pub mod expected;
+pub mod listing;
+mod shell;
+pub mod source;
+pub mod status;
+
+pub use derive::{DeriveError, Derived, derive};
+pub use listing::{DirectoryStamp, Listing, ReadError, StoredFile};
+pub use source::{Setting, Source, SourceError};
+pub use status::Status;
