@@ -8,9 +8,18 @@ use crate::error::{Error, Result};
 
 /// The value, if it is one of those allowed.
 pub fn one_of<'a>(argument: &'static str, value: Option<&'a str>, allowed: &[&str]) -> Result<&'a str> {
-    let list = || allowed.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    let list = || {
+        allowed
+            .iter()
+            .map(|name| format!("'{name}'"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     match value {
-        None => Err(Error::NullArgument { argument, hint: format!("Pass one of {}.", list()) }),
+        None => Err(Error::NullArgument {
+            argument,
+            hint: format!("Pass one of {}.", list()),
+        }),
         Some(value) if allowed.contains(&value) => Ok(value),
         Some(value) => Err(Error::invalid(
             format!("invalid {argument}: \"{value}\""),
@@ -35,15 +44,18 @@ pub fn size(argument: &'static str, bytes: Option<i64>) -> Result<()> {
 /// Refuses a number of seconds that is negative, infinite or none at all.
 pub fn not_negative(argument: &'static str, seconds: Option<&AnyNumeric>) -> Result<()> {
     match seconds {
-        Some(seconds) if seconds.is_nan() || seconds.is_infinite() || *seconds < AnyNumeric::from(0) => {
-            Err(Error::invalid(
-                format!("{argument} must be a number of seconds from 0: {seconds}"),
-                "A duration is counted in seconds, from 0; fractions are welcome.",
-                format!("Leave {argument} out where it is not known."),
-            ))
-        }
+        Some(seconds) if !is_finite(seconds) || *seconds < AnyNumeric::from(0) => Err(Error::invalid(
+            format!("{argument} must be a number of seconds from 0: {seconds}"),
+            "A duration is counted in seconds, from 0; fractions are welcome.",
+            format!("Leave {argument} out where it is not known."),
+        )),
         _ => Ok(()),
     }
+}
+
+/// NaN, Infinity and -Infinity are numeric values, and the only ones that do not end in a digit.
+fn is_finite(number: &AnyNumeric) -> bool {
+    number.normalize().ends_with(|last: char| last.is_ascii_digit())
 }
 
 /// Refuses a number below 1.

@@ -1,5 +1,6 @@
 //! Recording backups that somebody else takes.
 
+use std::path::Path;
 use std::time::Duration;
 
 use pgrx::AnyNumeric;
@@ -8,6 +9,7 @@ use pgrx::prelude::*;
 
 use super::argument;
 use super::server::{self, WalPosition};
+use super::storage;
 use crate::catalog::{PgLsn, backup, ledger};
 use crate::error::{Error, Result};
 
@@ -101,7 +103,10 @@ fn complete(
     require_running(id, status, &known)?;
 
     let completed = status == "completed";
-    let (size_bytes, file_count) = (size_bytes, None);
+    let (size_bytes, file_count) = match (size_bytes, &known.path) {
+        (None, Some(path)) if completed => measure(path),
+        _ => (size_bytes, None),
+    };
     ledger::lock_chain()?;
     let position = completed.then(WalPosition::now);
     let end_wal_file = position.as_ref().map(WalPosition::file_of_last_byte).transpose()?;
@@ -128,6 +133,21 @@ fn complete(
         });
     }
     Ok((id, status.to_owned()))
+}
+
+/// Bytes and files at the backup's path; nothing, and a notice, where it cannot be looked at.
+fn measure(path: &str) -> (Option<i64>, Option<i64>) {
+    const CONSEQUENCE: &str = "the size of the backup is not known";
+    if !storage::readable(path, CONSEQUENCE) {
+        return (None, None);
+    }
+    match artifact::measure(Path::new(path)) {
+        Ok(measured) => (i64::try_from(measured.bytes).ok(), i64::try_from(measured.files).ok()),
+        Err(error) => {
+            storage::not_read(CONSEQUENCE, &error.to_string());
+            (None, None)
+        }
+    }
 }
 
 fn require_running(id: i64, wanted: &str, known: &backup::Known) -> Result<()> {

@@ -2,6 +2,8 @@
 
 mod argument;
 pub mod backup;
+mod incremental;
 pub mod ledger;
 pub mod recovery;
 mod server;
+mod storage;

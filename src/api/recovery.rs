@@ -9,10 +9,19 @@ use super::server;
 use crate::catalog::{PgLsn, backup, ledger, recovery};
 use crate::error::{Error, Result};
 
-const RECOVERY_TYPES: [&str; 8] =
-    ["point_in_time", "lsn", "xid", "name", "immediate", "latest", "crash", "failover"];
+const RECOVERY_TYPES: [&str; 8] = [
+    "point_in_time",
+    "lsn",
+    "xid",
+    "name",
+    "immediate",
+    "latest",
+    "crash",
+    "failover",
+];
 const ENDINGS: [&str; 2] = ["completed", "failed"];
-const SEE_HISTORY: &str = "SELECT id, recovery_type, status FROM recovery_history ORDER BY id DESC shows those that exist.";
+const SEE_HISTORY: &str =
+    "SELECT id, recovery_type, status FROM recovery_history ORDER BY id DESC shows those that exist.";
 const SEE_BACKUPS: &str = "SELECT id, label, status FROM backup_history ORDER BY id DESC shows those that exist.";
 
 /// Records that a recovery begins, and returns its id and when it began. The target must be of the kind that the type names.
@@ -28,10 +37,7 @@ fn record_recovery_start(
     backup_id: default!(Option<i64>, "NULL"),
     is_drill: default!(Option<bool>, "false"),
     started_at: default!(Option<TimestampWithTimeZone>, "NULL"),
-) -> Result<
-    TableIterator<'static, (name!(recovery_id, i64), name!(start_time, TimestampWithTimeZone))>,
-    ErrorReport,
-> {
+) -> Result<TableIterator<'static, (name!(recovery_id, i64), name!(start_time, TimestampWithTimeZone))>, ErrorReport> {
     let recovery_type = argument::one_of("recovery_type", recovery_type, &RECOVERY_TYPES)?;
     Ok(TableIterator::once(start(&recovery::Started {
         recovery_type,
@@ -56,7 +62,11 @@ fn start(recovery: &recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone
     if let Some(id) = recovery.backup
         && backup::known(id)?.is_none()
     {
-        return Err(Error::NotFound { kind: "backup", key: id, hint: SEE_BACKUPS });
+        return Err(Error::NotFound {
+            kind: "backup",
+            key: id,
+            hint: SEE_BACKUPS,
+        });
     }
     ledger::lock_chain()?;
     recovery::start(recovery)
@@ -181,12 +191,18 @@ fn complete(mut recovery: recovery::Ended<'_>) -> Result<(Option<AnyNumeric>, Op
     match recovery::end(&recovery)? {
         Some(objectives) => Ok(objectives),
         // Only a transaction whose snapshot is older than the lock comes here.
-        None => known_running(recovery.id).and(Err(Error::UnexpectedAnswer { what: "one changed recovery" })),
+        None => known_running(recovery.id).and(Err(Error::UnexpectedAnswer {
+            what: "one changed recovery",
+        })),
     }
 }
 
 fn known_running(id: i64) -> Result<recovery::Known> {
-    let known = recovery::known(id)?.ok_or(Error::NotFound { kind: "recovery", key: id, hint: SEE_HISTORY })?;
+    let known = recovery::known(id)?.ok_or(Error::NotFound {
+        kind: "recovery",
+        key: id,
+        hint: SEE_HISTORY,
+    })?;
     if known.status == "running" {
         return Ok(known);
     }

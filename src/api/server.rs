@@ -1,7 +1,9 @@
 //! What a call needs to know of the server that it runs on.
 
 use pgrx::pg_sys;
-use wal::{Lsn, SegmentName, SegmentSize, Timeline};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use wal::{Lsn, SegmentName, SegmentSize, Timeline, TimelineHistory};
 
 use crate::catalog::PgLsn;
 use crate::error::{Error, Result};
@@ -75,5 +77,45 @@ impl WalPosition {
 pub fn segment_size() -> Result<SegmentSize> {
     // SAFETY: set when the server starts, from the control file.
     let bytes = unsafe { pg_sys::wal_segment_size };
-    SegmentSize::new(bytes.unsigned_abs()).map_err(|_| Error::UnexpectedAnswer { what: "a WAL segment size" })
+    SegmentSize::new(bytes.unsigned_abs()).map_err(|_| Error::UnexpectedAnswer {
+        what: "a WAL segment size",
+    })
+}
+
+/// The segments that hold the WAL from `start` up to `end`, in order, each under the timeline that recovery along this
+/// server's own history would read it from.
+pub fn segments_of(start: PgLsn, end: PgLsn, timeline: u32) -> Result<Vec<SegmentName>> {
+    let size = segment_size()?;
+    let history = own_history(Timeline(timeline));
+    let first = start.0 / size.bytes();
+    let last = end.0.saturating_sub(1) / size.bytes();
+    Ok((first..=last)
+        .map(|number| SegmentName {
+            timeline: history.timeline_of_segment(number, size),
+            number,
+            size,
+        })
+        .collect())
+}
+
+/// The history of the timeline that this server writes. Its first timeline has no history file; one that cannot be read
+/// counts as none, as it does for the server itself (readTimeLineHistory() in timeline.c).
+fn own_history(timeline: Timeline) -> TimelineHistory {
+    // The server's working directory is its data directory.
+    std::fs::read(format!("pg_wal/{:08X}.history", timeline.0))
+        .ok()
+        .and_then(|content| TimelineHistory::parse(timeline, content).ok())
+        .unwrap_or(TimelineHistory::root(timeline))
+}
+
+/// Tells the caller something that is no error.
+pub fn tell(level: PgLogLevel, message: String, detail: String, hint: &str) {
+    let code = match level {
+        PgLogLevel::WARNING => PgSqlErrorCode::ERRCODE_WARNING,
+        _ => PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+    };
+    ErrorReport::new(code, message, "pg_backstop")
+        .set_detail(detail)
+        .set_hint(hint)
+        .report(level);
 }

@@ -50,7 +50,10 @@ pub fn start(recovery: &Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
     ];
     START.write(&args, |rows| {
         let row = rows.one("the recovery's id")?;
-        Ok((row.need(1, "the recovery's id")?, row.need(2, "when the recovery began")?))
+        Ok((
+            row.need(1, "the recovery's id")?,
+            row.need(2, "when the recovery began")?,
+        ))
     })
 }
 
@@ -138,5 +141,7 @@ pub fn end(recovery: &Ended<'_>) -> Result<Option<(Option<AnyNumeric>, Option<An
         recovery.restore_seconds.clone().into(),
         recovery.replay_seconds.clone().into(),
     ];
-    END.write(&args, |rows| rows.first().map(|row| Ok((row.get(1)?, row.get(2)?))).transpose())
+    END.write(&args, |rows| {
+        rows.first().map(|row| Ok((row.get(1)?, row.get(2)?))).transpose()
+    })
 }
