@@ -135,7 +135,10 @@ pub struct Plan {
     pub to_read: Vec<ToRead>,
     /// Enter these as `pending`: expected, and without a row, or with a verdict that holds no longer because the archiver is
     /// sending them (again).
-    pub newly_pending: Vec<SegmentName>,
+    ///
+    /// With each the mark that the row is to have from now on: set if the file is in the archive and ready to be read, so that
+    /// it is noticed should it vanish before.
+    pub newly_pending: Vec<(SegmentName, Option<Mark>)>,
     /// Enter these as `missing`.
     pub newly_missing: Vec<(SegmentName, Loss)>,
     /// These were missing or given up and are in the archive again. They are in `to_verify` too, or, while the archiver is still
@@ -272,7 +275,7 @@ fn segments(judge: &Judge<'_>, listing: &Listing, stretch: &Stretch, plan: &mut 
         match (action, file) {
             (Action::Read(why), Some(file)) => {
                 if record.is_none() {
-                    plan.newly_pending.push(segment);
+                    plan.newly_pending.push((segment, Some(Mark::of(file))));
                 }
                 plan.to_verify.push(ToVerify {
                     segment,
@@ -280,7 +283,7 @@ fn segments(judge: &Judge<'_>, listing: &Listing, stretch: &Stretch, plan: &mut 
                     why,
                 });
             }
-            (Action::Await, _) => plan.newly_pending.push(segment),
+            (Action::Await, _) => plan.newly_pending.push((segment, None)),
             (Action::Lost(loss), _) => plan.newly_missing.push((segment, loss)),
             (Action::Leave | Action::Read(_), _) => {}
         }
