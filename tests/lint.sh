@@ -24,7 +24,7 @@ done <"$CACHE/servers"
 
 say "licences and bans"
 cargo deny --log-level error check --hide-inclusion-graph licenses bans sources
-if timeout 120 cargo deny --log-level error fetch db; then
+if timeout 120 cargo deny --log-level error fetch db 2>/dev/null; then
     say "advisories"
     cargo deny --log-level error check --disable-fetch --hide-inclusion-graph advisories
 else
