@@ -1,6 +1,7 @@
 //! The extension: magic, start-up and the order of the SQL. No logic lives here.
 
 mod api;
+mod assessment;
 mod catalog;
 mod compat;
 mod detection;
@@ -47,7 +48,17 @@ pub extern "C-unwind" fn _PG_init() {
 ::pgrx::extension_sql_file!(
     "../sql/views/wal_archive_gaps.sql",
     name = "wal_archive_gaps",
-    requires = ["tables", api::archive::wal_directory_holds]
+    requires = [api::readiness::list_wal_archive_gaps]
+);
+::pgrx::extension_sql_file!(
+    "../sql/views/recovery_windows.sql",
+    name = "recovery_windows",
+    requires = [api::readiness::list_recovery_windows]
+);
+::pgrx::extension_sql_file!(
+    "../sql/views/recovery_readiness.sql",
+    name = "recovery_readiness",
+    requires = [api::readiness::assess_recovery_readiness]
 );
 ::pgrx::extension_sql_file!("../sql/views/v_archiver_status.sql", name = "v_archiver_status");
 ::pgrx::extension_sql_file!(
