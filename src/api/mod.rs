@@ -4,6 +4,7 @@ mod argument;
 pub mod backup;
 mod incremental;
 pub mod ledger;
+pub mod policy;
 pub mod recovery;
 mod server;
 mod storage;
