@@ -5,6 +5,7 @@ mod argument;
 pub mod backup;
 mod incremental;
 pub mod ledger;
+pub mod policy;
 pub mod readiness;
 pub mod recovery;
 mod server;

@@ -11,7 +11,7 @@ use recovery::Window;
 use wal::PgTimestamp;
 
 /// One row: can this cluster be recovered, to when, with what loss.
-#[pg_extern(volatile, parallel_restricted)]
+#[pg_extern(stable, parallel_restricted)]
 pub fn assess_recovery_readiness() -> Result<
     TableIterator<
         'static,
@@ -65,7 +65,7 @@ pub fn assess_recovery_readiness() -> Result<
 }
 
 /// One row for each unbroken stretch of recoverable history.
-#[pg_extern(volatile, parallel_restricted)]
+#[pg_extern(stable, parallel_restricted)]
 pub fn list_recovery_windows() -> Result<
     TableIterator<
         'static,
@@ -101,7 +101,7 @@ pub fn list_recovery_windows() -> Result<
 }
 
 /// One row for each run of segments that recovery could not read.
-#[pg_extern(volatile, parallel_restricted)]
+#[pg_extern(stable, parallel_restricted)]
 pub fn list_wal_archive_gaps() -> Result<
     TableIterator<
         'static,
