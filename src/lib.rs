@@ -2,9 +2,35 @@
 
 mod api;
 mod catalog;
+mod compat;
+mod detection;
 mod error;
+mod inspection;
+mod server;
+mod settings;
+mod shmem;
+mod transaction;
+mod verification;
+mod worker;
+
+use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name = c"pg_backstop", version = c"0.1.0");
+
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    // SAFETY: plain variables of the server, set before any library is loaded.
+    let (upgrading, preloading) =
+        unsafe { (pg_sys::IsBinaryUpgrade, pg_sys::process_shared_preload_libraries_in_progress) };
+    if upgrading {
+        return;
+    }
+    settings::define(preloading);
+    if preloading {
+        shmem::reserve();
+        worker::register();
+    }
+}
 
 // Functions come where they are needed: the triggers need theirs and the tables.
 ::pgrx::extension_sql_file!("../sql/tables.sql", name = "tables");
@@ -17,4 +43,15 @@ mod error;
         api::ledger::ledger_append,
         api::ledger::ledger_refuse
     ]
+);
+::pgrx::extension_sql_file!(
+    "../sql/views/wal_archive_gaps.sql",
+    name = "wal_archive_gaps",
+    requires = ["tables", api::archive::wal_directory_holds]
+);
+::pgrx::extension_sql_file!("../sql/views/v_archiver_status.sql", name = "v_archiver_status");
+::pgrx::extension_sql_file!(
+    "../sql/views/v_worker_status.sql",
+    name = "v_worker_status",
+    requires = [api::worker::worker_status]
 );

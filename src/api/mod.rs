@@ -1,5 +1,11 @@
 //! The SQL functions, one module for each noun.
 
+pub mod archive;
+mod argument;
 pub mod backup;
+mod incremental;
 pub mod ledger;
+pub mod recovery;
 mod server;
+mod storage;
+pub mod worker;

@@ -197,3 +197,85 @@ static FAIL_ABANDONED: Statement = Statement::new(
 pub fn fail_abandoned(timeout_seconds: f64) -> Result<u64> {
     FAIL_ABANDONED.write(&[timeout_seconds.into()], |rows| Ok(rows.processed()))
 }
+
+/// A range of WAL that is recorded as a backup.
+pub struct Range<'a> {
+    /// Of this cluster.
+    pub system_identifier: i64,
+    /// The timeline that the range ends on.
+    pub timeline: i32,
+    /// Its first byte.
+    pub start_lsn: PgLsn,
+    /// The byte after its last.
+    pub end_lsn: PgLsn,
+    /// The segment that holds its first byte.
+    pub start_wal_file: Option<&'a str>,
+    /// The segment that holds its last byte.
+    pub end_wal_file: Option<&'a str>,
+    /// The backup that it continues.
+    pub parent: Option<i64>,
+    /// Where it lies.
+    pub path: Option<&'a str>,
+    /// Bytes of the files found.
+    pub size_bytes: i64,
+    /// How many files were found.
+    pub file_count: i64,
+    /// What is missing.
+    pub error: Option<&'a str>,
+}
+
+static RECORD_RANGE: Statement = Statement::new(
+    "INSERT INTO @extschema@.backup_history
+         (backup_type, system_identifier, timeline_id, start_lsn, end_lsn, start_wal_file, end_wal_file, parent_id,
+          backup_path, backup_size_bytes, wal_bytes, file_count, duration_seconds, status, error, started_at, finished_at)
+     SELECT 'incremental', $1, $2, $3, $4, $5, $6, $7, $8, $9, ($4 - $3)::bigint, $10, 0,
+            CASE WHEN $11 IS NULL THEN 'completed' ELSE 'failed' END, $11, clock.now, clock.now
+     FROM (SELECT clock_timestamp() AS now) AS clock
+     RETURNING id",
+);
+
+/// Records a range of WAL, completed or, with an error, failed; returns its id.
+pub fn record_range(range: &Range<'_>) -> Result<i64> {
+    let args = [
+        range.system_identifier.into(),
+        range.timeline.into(),
+        range.start_lsn.into(),
+        range.end_lsn.into(),
+        range.start_wal_file.into(),
+        range.end_wal_file.into(),
+        range.parent.into(),
+        range.path.into(),
+        range.size_bytes.into(),
+        range.file_count.into(),
+        range.error.into(),
+    ];
+    RECORD_RANGE.write(&args, |rows| rows.one("the backup's id")?.need(1, "the backup's id"))
+}
+
+static REACHING: Statement = Statement::new(
+    "SELECT id FROM @extschema@.backup_history
+     WHERE status = 'completed' AND backup_type IN ('full', 'incremental')
+       AND system_identifier = $1 AND start_lsn <= $2 AND end_lsn >= $2
+     ORDER BY end_lsn DESC, id DESC LIMIT 1",
+);
+
+/// The newest completed full or incremental backup whose range reaches a position: what a range from there continues.
+pub fn reaching(system_identifier: i64, start: PgLsn) -> Result<Option<i64>> {
+    REACHING.read(&[system_identifier.into(), start.into()], |rows| {
+        rows.first().map(|row| row.need(1, "the backup's id")).transpose()
+    })
+}
+
+static ARCHIVED_SEGMENTS: Statement = Statement::new(
+    "SELECT segment_name, stored_bytes FROM @extschema@.wal_archive
+     WHERE segment_name BETWEEN $1 AND $2 AND length(segment_name) = 24
+       AND status IN ('verified', 'pending') AND stored_bytes IS NOT NULL",
+);
+
+/// Names and stored sizes of the archived segments between two of the same timeline, both included.
+pub fn archived_segments(first: &str, last: &str) -> Result<Vec<(String, i64)>> {
+    ARCHIVED_SEGMENTS.read(&[first.into(), last.into()], |rows| {
+        rows.map(|row| Ok((row.need(1, "the segment's name")?, row.need(2, "the segment's size")?)))
+            .collect()
+    })
+}

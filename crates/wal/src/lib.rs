@@ -32,6 +32,4 @@ pub use lsn::{Lsn, LsnError, Timeline};
 pub use problem::{Fault, Problem, Status};
 pub use segment::{SegmentName, SegmentNameError, SegmentSize, SegmentSizeError, WalFileName};
 pub use timestamp::PgTimestamp;
-pub use verifier::{
-    Hashing, RestorePoint, SegmentOutcome, SegmentSummary, SegmentVerifier, verify_reader,
-};
+pub use verifier::{Hashing, RestorePoint, SegmentOutcome, SegmentSummary, SegmentVerifier, verify_reader};
