@@ -11,6 +11,8 @@ root=${here%/*}
 # shellcheck source=../pgrx-config/cache.env
 . "$root/pgrx-config/cache.env"
 cd "$root"
+# What a failed test says is its message; the backtrace of an error value is the harness's own.
+export RUST_LIB_BACKTRACE=0
 
 say() { printf '%s: %s\n' "$verb" "$*" >&2; }
 die() { say "$*"; exit 1; }
