@@ -1,0 +1,281 @@
+//! Statements about backups and their policies.
+
+use pgrx::AnyNumeric;
+use pgrx::datum::TimestampWithTimeZone;
+
+use super::{PgLsn, Statement};
+use crate::error::Result;
+
+/// What a policy says about a backup that is recorded under its name.
+pub struct Policy {
+    /// Its key.
+    pub id: i64,
+    /// Who takes the backups.
+    pub method: String,
+}
+
+static POLICY: Statement = Statement::new("SELECT id, method FROM @extschema@.backup_policies WHERE policy_name = $1");
+
+/// The policy of that name.
+pub fn policy(name: &str) -> Result<Option<Policy>> {
+    POLICY.read(&[name.into()], |rows| {
+        rows.first()
+            .map(|row| {
+                Ok(Policy {
+                    id: row.need(1, "the policy's id")?,
+                    method: row.need(2, "the policy's method")?,
+                })
+            })
+            .transpose()
+    })
+}
+
+static POLICY_NAMES: Statement =
+    Statement::new("SELECT policy_name FROM @extschema@.backup_policies ORDER BY policy_name LIMIT 20");
+
+/// Names of policies, for a message; not more than 20.
+pub fn policy_names() -> Result<Vec<String>> {
+    POLICY_NAMES.read(&[], |rows| rows.map(|row| row.need(1, "the policy's name")).collect())
+}
+
+/// A backup that begins now.
+pub struct Started<'a> {
+    /// The policy that asks for it.
+    pub policy: Option<Policy>,
+    /// One of the types of backup_policies.
+    pub backup_type: &'a str,
+    /// What the caller calls it.
+    pub label: Option<&'a str>,
+    /// Where the caller puts it.
+    pub path: Option<&'a str>,
+    /// Of this cluster.
+    pub system_identifier: i64,
+    /// The timeline that WAL is written on.
+    pub timeline: i32,
+    /// Where WAL is now.
+    pub start_lsn: PgLsn,
+    /// The segment that holds `start_lsn`.
+    pub start_wal_file: &'a str,
+}
+
+static START: Statement = Statement::new(
+    "INSERT INTO @extschema@.backup_history
+         (policy_id, backup_type, method, label, system_identifier, timeline_id, start_lsn, start_wal_file, backup_path)
+     VALUES ($1, $2, coalesce($3, 'external'), $4, $5, $6, $7, $8, $9)
+     RETURNING id",
+);
+
+/// Records a running backup and returns its id.
+pub fn start(backup: &Started<'_>) -> Result<i64> {
+    let args = [
+        backup.policy.as_ref().map(|policy| policy.id).into(),
+        backup.backup_type.into(),
+        backup.policy.as_ref().map(|policy| policy.method.as_str()).into(),
+        backup.label.into(),
+        backup.system_identifier.into(),
+        backup.timeline.into(),
+        backup.start_lsn.into(),
+        backup.start_wal_file.into(),
+        backup.path.into(),
+    ];
+    START.write(&args, |rows| rows.one("the backup's id")?.need(1, "the backup's id"))
+}
+
+/// What completing a backup needs to know of it.
+pub struct Known {
+    /// running, completed, failed or expired.
+    pub status: String,
+    /// Where it lies.
+    pub path: Option<String>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// When it was recorded to begin.
+    pub started_at: TimestampWithTimeZone,
+    /// When it was recorded to end.
+    pub finished_at: Option<TimestampWithTimeZone>,
+    /// Whether it began before the server's last start.
+    pub server_restarted: bool,
+}
+
+static KNOWN: Statement = Statement::new(
+    "SELECT status, backup_path, error, started_at, finished_at, started_at < pg_postmaster_start_time()
+     FROM @extschema@.backup_history WHERE id = $1",
+);
+
+/// The backup of that id.
+pub fn known(id: i64) -> Result<Option<Known>> {
+    KNOWN.read(&[id.into()], |rows| {
+        rows.first()
+            .map(|row| {
+                Ok(Known {
+                    status: row.need(1, "the backup's status")?,
+                    path: row.get(2)?,
+                    error: row.get(3)?,
+                    started_at: row.need(4, "when the backup began")?,
+                    finished_at: row.get(5)?,
+                    server_restarted: row.need(6, "whether the server was restarted")?,
+                })
+            })
+            .transpose()
+    })
+}
+
+/// How a backup ended.
+pub struct Ended<'a> {
+    /// Its key.
+    pub id: i64,
+    /// completed or failed.
+    pub status: &'a str,
+    /// Why it failed.
+    pub error: Option<&'a str>,
+    /// Bytes on disk.
+    pub size_bytes: Option<i64>,
+    /// Files on disk.
+    pub file_count: Option<i64>,
+    /// As the caller measured it; `None`: by the clock.
+    pub duration_seconds: Option<AnyNumeric>,
+    /// Where WAL is now, for a completed backup.
+    pub end_lsn: Option<PgLsn>,
+    /// The segment that holds the last byte before `end_lsn`.
+    pub end_wal_file: Option<&'a str>,
+}
+
+// What the archive has told of the backup meanwhile is exact, so it stays.
+static END: Statement = Statement::new(
+    "UPDATE @extschema@.backup_history
+     SET status = $2, error = $3, backup_size_bytes = $4, file_count = $5,
+         duration_seconds = coalesce($6, round(extract(epoch FROM clock.now - started_at), 3)),
+         end_lsn = coalesce(end_lsn, $7),
+         end_wal_file = CASE WHEN end_lsn IS NULL THEN $8 ELSE end_wal_file END,
+         wal_bytes = (coalesce(end_lsn, $7) - start_lsn)::bigint,
+         finished_at = clock.now
+     FROM (SELECT clock_timestamp() AS now) AS clock
+     WHERE id = $1 AND status = 'running'",
+);
+
+/// Records the end of a running backup; false where it is not running.
+pub fn end(backup: &Ended<'_>) -> Result<bool> {
+    let args = [
+        backup.id.into(),
+        backup.status.into(),
+        backup.error.into(),
+        backup.size_bytes.into(),
+        backup.file_count.into(),
+        backup.duration_seconds.clone().into(),
+        backup.end_lsn.into(),
+        backup.end_wal_file.into(),
+    ];
+    END.write(&args, |rows| Ok(rows.processed() == 1))
+}
+
+static ANY_ABANDONED: Statement = Statement::new(
+    "SELECT FROM @extschema@.backup_history
+     WHERE status = 'running'
+       AND (started_at < pg_postmaster_start_time() OR started_at < clock_timestamp() - make_interval(secs => $1))
+     LIMIT 1",
+);
+
+/// Whether a running backup is older than the server's last start or than `timeout_seconds`.
+pub fn any_abandoned(timeout_seconds: f64) -> Result<bool> {
+    ANY_ABANDONED.read(&[timeout_seconds.into()], |rows| Ok(rows.processed() > 0))
+}
+
+static FAIL_ABANDONED: Statement = Statement::new(
+    "UPDATE @extschema@.backup_history
+     SET status = 'failed', finished_at = clock_timestamp(),
+         error = CASE WHEN started_at < pg_postmaster_start_time()
+             THEN 'The server was started at ' || to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+                  || ' UTC, after this backup began, and nobody had recorded its end: a backup does not outlive its server.'
+             ELSE 'Nobody recorded the end of this backup within '
+                  || make_interval(secs => $1) || ' (pg_backstop.running_backup_timeout).'
+         END
+     WHERE status = 'running'
+       AND (started_at < pg_postmaster_start_time() OR started_at < clock_timestamp() - make_interval(secs => $1))",
+);
+
+/// Marks such backups failed, with the reason, and returns how many they were.
+pub fn fail_abandoned(timeout_seconds: f64) -> Result<u64> {
+    FAIL_ABANDONED.write(&[timeout_seconds.into()], |rows| Ok(rows.processed()))
+}
+
+/// A range of WAL that is recorded as a backup.
+pub struct Range<'a> {
+    /// Of this cluster.
+    pub system_identifier: i64,
+    /// The timeline that the range ends on.
+    pub timeline: i32,
+    /// Its first byte.
+    pub start_lsn: PgLsn,
+    /// The byte after its last.
+    pub end_lsn: PgLsn,
+    /// The segment that holds its first byte.
+    pub start_wal_file: Option<&'a str>,
+    /// The segment that holds its last byte.
+    pub end_wal_file: Option<&'a str>,
+    /// The backup that it continues.
+    pub parent: Option<i64>,
+    /// Where it lies.
+    pub path: Option<&'a str>,
+    /// Bytes of the files found.
+    pub size_bytes: i64,
+    /// How many files were found.
+    pub file_count: i64,
+    /// What is missing.
+    pub error: Option<&'a str>,
+}
+
+static RECORD_RANGE: Statement = Statement::new(
+    "INSERT INTO @extschema@.backup_history
+         (backup_type, system_identifier, timeline_id, start_lsn, end_lsn, start_wal_file, end_wal_file, parent_id,
+          backup_path, backup_size_bytes, wal_bytes, file_count, duration_seconds, status, error, started_at, finished_at)
+     SELECT 'incremental', $1, $2, $3, $4, $5, $6, $7, $8, $9, ($4 - $3)::bigint, $10, 0,
+            CASE WHEN $11 IS NULL THEN 'completed' ELSE 'failed' END, $11, clock.now, clock.now
+     FROM (SELECT clock_timestamp() AS now) AS clock
+     RETURNING id",
+);
+
+/// Records a range of WAL, completed or, with an error, failed; returns its id.
+pub fn record_range(range: &Range<'_>) -> Result<i64> {
+    let args = [
+        range.system_identifier.into(),
+        range.timeline.into(),
+        range.start_lsn.into(),
+        range.end_lsn.into(),
+        range.start_wal_file.into(),
+        range.end_wal_file.into(),
+        range.parent.into(),
+        range.path.into(),
+        range.size_bytes.into(),
+        range.file_count.into(),
+        range.error.into(),
+    ];
+    RECORD_RANGE.write(&args, |rows| rows.one("the backup's id")?.need(1, "the backup's id"))
+}
+
+static REACHING: Statement = Statement::new(
+    "SELECT id FROM @extschema@.backup_history
+     WHERE status = 'completed' AND backup_type IN ('full', 'incremental')
+       AND system_identifier = $1 AND start_lsn <= $2 AND end_lsn >= $2
+     ORDER BY end_lsn DESC, id DESC LIMIT 1",
+);
+
+/// The newest completed full or incremental backup whose range reaches a position: what a range from there continues.
+pub fn reaching(system_identifier: i64, start: PgLsn) -> Result<Option<i64>> {
+    REACHING.read(&[system_identifier.into(), start.into()], |rows| {
+        rows.first().map(|row| row.need(1, "the backup's id")).transpose()
+    })
+}
+
+static ARCHIVED_SEGMENTS: Statement = Statement::new(
+    "SELECT segment_name, stored_bytes FROM @extschema@.wal_archive
+     WHERE segment_name BETWEEN $1 AND $2 AND length(segment_name) = 24
+       AND status IN ('verified', 'pending') AND stored_bytes IS NOT NULL",
+);
+
+/// Names and stored sizes of the archived segments between two of the same timeline, both included.
+pub fn archived_segments(first: &str, last: &str) -> Result<Vec<(String, i64)>> {
+    ARCHIVED_SEGMENTS.read(&[first.into(), last.into()], |rows| {
+        rows.map(|row| Ok((row.need(1, "the segment's name")?, row.need(2, "the segment's size")?)))
+            .collect()
+    })
+}

@@ -1,0 +1,122 @@
+//! What holds while one of our statements runs: names mean PostgreSQL's own objects, the extension's owner is asked, and the
+//! ledger knows that the change comes from us.
+//!
+//! All of it ends with the scope. Where an error ends it, the transaction's or subtransaction's abort restores them.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_int};
+
+use pgrx::pg_sys;
+
+use super::Extension;
+
+/// PostgreSQL's own GUC_SAFE_SEARCH_PATH (`utils/guc.h` since 17): no object of the caller's can be reached by an unqualified
+/// name, neither a table nor an operator.
+const SAFE_SEARCH_PATH: &CStr = c"pg_catalog, pg_temp";
+
+/// While it lives, `search_path` is the safe one.
+///
+/// Setting it is cheaper than it looks, and a plan that SPI keeps was made under this path, so it stays valid whatever the
+/// caller's path is.
+pub struct SafeSearchPath(Option<c_int>);
+
+impl SafeSearchPath {
+    pub fn set() -> Self {
+        // SAFETY: the variable is NULL or a NUL-terminated string that guc.c owns; it is not kept.
+        let is_safe = unsafe {
+            let current = pg_sys::namespace_search_path;
+            !current.is_null() && CStr::from_ptr(current) == SAFE_SEARCH_PATH
+        };
+        if is_safe {
+            return Self(None);
+        }
+        // SAFETY: as RestrictSearchPath() in guc.c does it.
+        unsafe {
+            let level = pg_sys::NewGUCNestLevel();
+            pg_sys::set_config_option(
+                c"search_path".as_ptr(),
+                SAFE_SEARCH_PATH.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+            Self(Some(level))
+        }
+    }
+}
+
+impl Drop for SafeSearchPath {
+    fn drop(&mut self) {
+        if let Some(level) = self.0
+            && !std::thread::panicking()
+        {
+            // SAFETY: the level is the innermost one, since scopes nest like calls.
+            unsafe { pg_sys::AtEOXact_GUC(true, level) };
+        }
+    }
+}
+
+/// While it lives, permissions are those of the extension's owner, as they are those of a table's owner while a foreign key
+/// is checked (`ri_PerformCheck()` in utils/adt/ri_triggers.c).
+///
+/// So `GRANT EXECUTE` on a function that writes is enough: whoever has it changes the ledger through that function and in no
+/// other way. It covers the constant statements of this module only, nothing that a caller can put words into.
+pub struct OwnerRights {
+    user: pg_sys::Oid,
+    context: c_int,
+}
+
+impl OwnerRights {
+    pub fn assume(extension: &Extension) -> Self {
+        let mut user = pg_sys::InvalidOid;
+        let mut context = 0;
+        // SAFETY: plain reads and writes of miscinit.c's state.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+            pg_sys::SetUserIdAndSecContext(
+                extension.owner,
+                context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as c_int,
+            );
+        }
+        Self { user, context }
+    }
+}
+
+impl Drop for OwnerRights {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.user, self.context) };
+    }
+}
+
+thread_local! {
+    static FUNCTION_WRITES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, what is written is written by the extension's own code. SQL has no way to make one, so an event of the
+/// ledger can say for certain whether a row was changed through the functions or past them.
+pub struct FunctionWrites {
+    before: bool,
+}
+
+impl FunctionWrites {
+    pub fn begin() -> Self {
+        Self {
+            before: FUNCTION_WRITES.replace(true),
+        }
+    }
+
+    /// Whether one is alive.
+    pub fn under_way() -> bool {
+        FUNCTION_WRITES.get()
+    }
+}
+
+impl Drop for FunctionWrites {
+    fn drop(&mut self) {
+        FUNCTION_WRITES.set(self.before);
+    }
+}

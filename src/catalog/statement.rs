@@ -1,0 +1,273 @@
+//! One SQL statement: prepared at its first use, kept for the session, run with a safe search_path and the owner's rights.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CString, c_char};
+use std::mem::ManuallyDrop;
+use std::rc::Rc;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, Spi, pg_sys};
+
+use super::Extension;
+use super::scope::{FunctionWrites, OwnerRights, SafeSearchPath};
+use crate::error::{Error, Result};
+
+/// A statement of the extension. The extension's schema is written `@extschema@` in it; all else that has no schema is
+/// PostgreSQL's own. Its arguments have the types that the first call gives them: pass the same types always.
+///
+/// It must be a `static`: a plan is kept under its address.
+pub struct Statement {
+    sql: &'static str,
+}
+
+/// How a statement sees the database.
+enum Mode {
+    /// Changes nothing and takes no transaction ID, so that it works on a standby.
+    Read,
+    /// May change rows.
+    Write,
+    /// May change rows, and sees all that is committed now, even in a transaction whose own snapshot is older.
+    WriteLatest,
+}
+
+impl Statement {
+    /// A statement from its text.
+    pub const fn new(sql: &'static str) -> Self {
+        Self { sql }
+    }
+
+    /// Runs a statement that only reads, and hands its rows to `rows`.
+    ///
+    /// # Errors
+    /// What `rows` returns, [`Error::NotInstalled`], or what SPI refuses. PostgreSQL's own errors unwind.
+    pub fn read<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+        self.run(Mode::Read, args, rows)
+    }
+
+    /// Runs a statement that may write. Errors as [`Statement::read`].
+    pub fn write<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+        self.run(Mode::Write, args, rows)
+    }
+
+    /// Runs a statement that may write, under a snapshot taken now, whatever the transaction's isolation level.
+    /// Only for what a lock serialises: it may see what the transaction otherwise cannot. Errors as [`Statement::read`].
+    pub fn write_latest<R>(
+        &'static self,
+        args: &[DatumWithOid<'_>],
+        rows: impl FnOnce(Rows) -> Result<R>,
+    ) -> Result<R> {
+        self.run(Mode::WriteLatest, args, rows)
+    }
+
+    fn run<R>(&'static self, mode: Mode, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+        let extension = Extension::get()?;
+        let _path = SafeSearchPath::set();
+        let _rights = OwnerRights::assume(&extension);
+        let _via = (!matches!(mode, Mode::Read)).then(FunctionWrites::begin);
+        // Values outlive SPI's own memory when they are copied to where the caller works.
+        // SAFETY: always set.
+        let caller = unsafe { pg_sys::CurrentMemoryContext };
+        Spi::connect_mut(|_| {
+            let plan = self.plan(&extension, args)?;
+            let mut values: Vec<pg_sys::Datum> = Vec::with_capacity(args.len());
+            let mut nulls: Vec<c_char> = Vec::with_capacity(args.len());
+            for arg in args {
+                let value = arg.datum();
+                nulls.push(if value.is_some() {
+                    b' ' as c_char
+                } else {
+                    b'n' as c_char
+                });
+                values.push(value.map_or(pg_sys::Datum::from(0_usize), |datum| datum.sans_lifetime()));
+            }
+            // SAFETY: the plan is a kept one and takes as many values of these types, see plan().
+            let status = unsafe {
+                pg_sys::SPI_tuptable = std::ptr::null_mut();
+                match mode {
+                    // Within a transaction that has written already, a read must see what it wrote.
+                    Mode::Read => {
+                        let unwritten = pg_sys::GetCurrentTransactionIdIfAny() == pg_sys::InvalidTransactionId;
+                        pg_sys::SPI_execute_plan(plan.0, values.as_mut_ptr(), nulls.as_ptr(), unwritten, 0)
+                    }
+                    Mode::Write => pg_sys::SPI_execute_plan(plan.0, values.as_mut_ptr(), nulls.as_ptr(), false, 0),
+                    Mode::WriteLatest => pg_sys::SPI_execute_snapshot(
+                        plan.0,
+                        values.as_mut_ptr(),
+                        nulls.as_ptr(),
+                        pg_sys::GetLatestSnapshot(),
+                        std::ptr::null_mut(),
+                        false,
+                        true,
+                        0,
+                    ),
+                }
+            };
+            Spi::check_status(status)?;
+            // SAFETY: set by the call above, valid until SPI_finish().
+            rows(unsafe { Rows::current(caller) })
+        })
+    }
+
+    /// The kept plan, made now where there is none.
+    fn plan(&'static self, extension: &Extension, args: &[DatumWithOid<'_>]) -> Result<Rc<Plan>> {
+        let schema = extension.quoted_schema()?;
+        let key = std::ptr::from_ref(self) as usize;
+        let kept = PLANS.with(|plans| plans.borrow_mut().find(extension, &schema, key));
+        if let Some(plan) = kept {
+            return Ok(plan);
+        }
+        let sql = CString::new(self.sql.replace("@extschema@", &schema)).map_err(|_| Error::UnexpectedAnswer {
+            what: "a schema name without a null byte",
+        })?;
+        let mut types: Vec<pg_sys::Oid> = args.iter().map(DatumWithOid::oid).collect();
+        // SAFETY: the text and the types outlive the call, which copies them; SPI is connected.
+        let plan = unsafe {
+            let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
+            if plan.is_null() {
+                return Err(Error::UnexpectedAnswer { what: "a plan" });
+            }
+            // Fails only on a NULL plan and on one that is kept already.
+            pg_sys::SPI_keepplan(plan);
+            Rc::new(Plan(plan))
+        };
+        PLANS.with(|plans| plans.borrow_mut().by_statement.insert(key, Rc::clone(&plan)));
+        Ok(plan)
+    }
+}
+
+thread_local! {
+    // Never dropped: when the process ends, PostgreSQL's memory may be gone before Rust's destructors run.
+    static PLANS: ManuallyDrop<RefCell<Plans>> = ManuallyDrop::new(RefCell::new(Plans::default()));
+}
+
+/// A plan that SPI keeps. Whoever runs it holds it, so that it is not freed under way.
+struct Plan(pg_sys::SPIPlanPtr);
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: kept when it was made, and freed only here.
+        unsafe { pg_sys::SPI_freeplan(self.0) };
+    }
+}
+
+/// Plans of this session, all for the same extension in the same schema.
+#[derive(Default)]
+struct Plans {
+    home: Option<(Extension, String)>,
+    by_statement: HashMap<usize, Rc<Plan>>,
+}
+
+impl Plans {
+    fn find(&mut self, extension: &Extension, schema: &str, statement: usize) -> Option<Rc<Plan>> {
+        let at_home = self
+            .home
+            .as_ref()
+            .is_some_and(|(known, name)| known == extension && name == schema);
+        if !at_home {
+            // The extension was dropped and made again, or its schema has another name: the text of each plan is stale.
+            self.by_statement.clear();
+            self.home = Some((*extension, schema.to_owned()));
+        }
+        self.by_statement.get(&statement).map(Rc::clone)
+    }
+}
+
+/// The rows that a statement gave.
+pub struct Rows {
+    table: *mut pg_sys::SPITupleTable,
+    processed: u64,
+    next: u64,
+    caller: pg_sys::MemoryContext,
+}
+
+impl Rows {
+    /// # Safety
+    /// SPI must be connected, and its last call the one whose rows are wanted.
+    unsafe fn current(caller: pg_sys::MemoryContext) -> Self {
+        // SAFETY: global state of SPI, of this thread.
+        unsafe {
+            Self {
+                table: pg_sys::SPI_tuptable,
+                processed: pg_sys::SPI_processed,
+                next: 0,
+                caller,
+            }
+        }
+    }
+
+    /// How many rows the statement returned or changed.
+    pub fn processed(&self) -> u64 {
+        self.processed
+    }
+
+    /// The only row, where there is one.
+    pub fn first(mut self) -> Option<Row> {
+        self.next()
+    }
+
+    /// The only row of a statement that must return one.
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedAnswer`] where there is none.
+    pub fn one(self, what: &'static str) -> Result<Row> {
+        self.first().ok_or(Error::UnexpectedAnswer { what })
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        if self.table.is_null() || self.next >= self.processed {
+            return None;
+        }
+        // SAFETY: SPI gives `processed` tuples in `vals`, valid until SPI_finish(); a Row cannot be made elsewhere, and
+        // Statement::run() ends before SPI does.
+        let row = unsafe {
+            let tuple = *(*self.table).vals.add(self.next as usize);
+            Row {
+                tuple,
+                description: (*self.table).tupdesc,
+                caller: self.caller,
+            }
+        };
+        self.next += 1;
+        Some(row)
+    }
+}
+
+/// One row. Read its values before the closure that got it returns.
+pub struct Row {
+    tuple: pg_sys::HeapTuple,
+    description: pg_sys::TupleDesc,
+    caller: pg_sys::MemoryContext,
+}
+
+impl Row {
+    /// The value in `column` (from 1), `None` for NULL.
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedType`] where the column has another type, [`Error::UnexpectedAnswer`] where there is no such column.
+    pub fn get<T: FromDatum + IntoDatum>(&self, column: i32) -> Result<Option<T>> {
+        let mut is_null = false;
+        // SAFETY: tuple and description belong together and are alive, see Rows.
+        let (value, kind) = unsafe {
+            let value = pg_sys::SPI_getbinval(self.tuple, self.description, column, &mut is_null);
+            if pg_sys::SPI_result != 0 {
+                return Err(Error::UnexpectedAnswer { what: "more columns" });
+            }
+            (value, pg_sys::SPI_gettypeid(self.description, column))
+        };
+        // SAFETY: the value is of the type that the description says; it is copied into the caller's memory.
+        Ok(unsafe { T::try_from_datum_in_memory_context(PgMemoryContexts::For(self.caller), value, is_null, kind) }?)
+    }
+
+    /// The value in `column` (from 1), which must not be NULL.
+    ///
+    /// # Errors
+    /// As [`Row::get`], and [`Error::UnexpectedAnswer`] for NULL.
+    pub fn need<T: FromDatum + IntoDatum>(&self, column: i32, what: &'static str) -> Result<T> {
+        self.get(column)?.ok_or(Error::UnexpectedAnswer { what })
+    }
+}

@@ -1,0 +1,215 @@
+//! What can go wrong in a call, and how PostgreSQL tells the caller: SQLSTATE, message, detail, hint.
+//!
+//! The one place where a condition gets its SQLSTATE. Functions return `Result<_, ErrorReport>`, because pgrx keeps the
+//! SQLSTATE of no other error type.
+
+use pgrx::datum::TryFromDatumError;
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::spi::SpiError;
+use std::path::Path;
+use thiserror::Error;
+
+/// Why a call did nothing.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The extension is not in this database.
+    #[error("extension \"pg_backstop\" is not installed in this database")]
+    NotInstalled,
+    /// A write on a standby.
+    #[error("cannot execute {function}() during recovery")]
+    InRecovery {
+        /// The SQL function that was called.
+        function: &'static str,
+    },
+    /// An argument that must have a value is NULL.
+    #[error("{argument} must not be null")]
+    NullArgument {
+        /// Name of the argument, as in the function's signature.
+        argument: &'static str,
+        /// What to pass instead.
+        hint: String,
+    },
+    /// An argument has a value that cannot be meant.
+    #[error("{message}")]
+    InvalidArgument {
+        /// What is wrong, naming the argument and its value.
+        message: String,
+        /// Which values are right.
+        detail: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A row that a call refers to is not there.
+    #[error("{kind} {key} does not exist")]
+    NotFound {
+        /// What was looked for: `backup`, `recovery`.
+        kind: &'static str,
+        /// Its key as the caller gave it.
+        key: i64,
+        /// Where the caller finds those that exist.
+        hint: &'static str,
+    },
+    /// A policy that a call names is not there.
+    #[error("backup policy \"{name}\" does not exist")]
+    UnknownPolicy {
+        /// As the caller gave it.
+        name: String,
+        /// The policies that exist, for the hint.
+        known: Vec<String>,
+    },
+    /// A row is not in the state that the call needs.
+    #[error("{message}")]
+    WrongState {
+        /// What is the matter.
+        message: String,
+        /// Since when and why.
+        detail: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Somebody tries to rewrite the ledger.
+    #[error("{operation} on \"{table}\" is not allowed")]
+    LedgerIsAppendOnly {
+        /// The SQL command.
+        operation: &'static str,
+        /// The table it was to change.
+        table: String,
+        /// Why not.
+        detail: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// A trigger function on a table or at a time that it is not made for.
+    #[error("{function}() was not called as the trigger that it is")]
+    NotTheTrigger {
+        /// The trigger function.
+        function: &'static str,
+    },
+    /// A column that the SQL side promises is not there or is NULL: the library and the SQL objects do not fit together.
+    #[error("unexpected answer to an internal query: {what}")]
+    UnexpectedAnswer {
+        /// What was expected.
+        what: &'static str,
+    },
+    /// A type that the SQL side promises is another one.
+    #[error("unexpected answer to an internal query: {0}")]
+    UnexpectedType(#[from] TryFromDatumError),
+    /// The archive cannot be read, or nothing says where it is.
+    #[error("{0}")]
+    Archive(String),
+    /// The server's own files or settings are not as they should be.
+    #[error("{0}")]
+    Server(String),
+    /// PostgreSQL raised an error, or this library panicked, in a background process.
+    #[error("{0}")]
+    Raised(String),
+    /// The postmaster did not start the worker.
+    #[error("{0}")]
+    WorkerNotStarted(String),
+    /// The SQL objects are not those of this library.
+    #[error("the library is pg_backstop {library}, its SQL objects in this database are {objects}")]
+    OtherVersion {
+        /// Version of the library.
+        library: &'static str,
+        /// Version of the extension in this database.
+        objects: String,
+    },
+    /// SPI refused.
+    #[error("internal query failed: {0}")]
+    Spi(#[from] SpiError),
+}
+
+/// Result of what may fail for the caller to see.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An [`Error::InvalidArgument`]; the texts say what is wrong, which values are right and what to do.
+    pub fn invalid(message: impl Into<String>, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::InvalidArgument {
+            message: message.into(),
+            detail: detail.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// An [`Error::Server`] about a file of the server's.
+    pub fn server_file(path: &Path, error: impl std::fmt::Display) -> Self {
+        Self::Server(format!("{}: {error}", path.display()))
+    }
+
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        match self {
+            Self::Archive(_) => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::WorkerNotStarted(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
+            Self::OtherVersion { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::Server(_) => PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
+            Self::NotInstalled | Self::UnknownPolicy { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            Self::InRecovery { .. } => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            Self::NullArgument { .. } => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            Self::InvalidArgument { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            // What PL/pgSQL's SELECT INTO STRICT raises, so that callers there may use WHEN no_data_found.
+            Self::NotFound { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            Self::WrongState { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::LedgerIsAppendOnly { .. } => PgSqlErrorCode::ERRCODE_RESTRICT_VIOLATION,
+            Self::NotTheTrigger { .. } => PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            Self::UnexpectedAnswer { .. } | Self::UnexpectedType(_) | Self::Spi(_) | Self::Raised(_) => {
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR
+            }
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::InRecovery { .. } => {
+                Some("This server is a standby or is still recovering, so it cannot write its ledger.".into())
+            }
+            Self::NotFound { kind, key, .. } => Some(format!("No {kind} with the id {key} is in the ledger.")),
+            Self::UnknownPolicy { name, .. } => {
+                Some(format!("No row of backup_policies has the policy_name \"{name}\"."))
+            }
+            Self::InvalidArgument { detail, .. } | Self::WrongState { detail, .. } => Some(detail.clone()),
+            Self::LedgerIsAppendOnly { detail, .. } => Some((*detail).into()),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotInstalled => Some("Run CREATE EXTENSION pg_backstop in this database.".into()),
+            Self::InRecovery { .. } => {
+                Some("Run it on the primary: the row then reaches this server by replication.".into())
+            }
+            Self::NullArgument { hint, .. } | Self::InvalidArgument { hint, .. } | Self::WrongState { hint, .. } => {
+                Some(hint.clone())
+            }
+            Self::NotFound { hint, .. } | Self::LedgerIsAppendOnly { hint, .. } => Some((*hint).into()),
+            Self::UnknownPolicy { known, .. } if known.is_empty() => {
+                Some("There is no policy yet: insert one into backup_policies, or leave policy_name out.".into())
+            }
+            Self::UnknownPolicy { known, .. } => Some(format!(
+                "Existing policies: {}. Or leave policy_name out.",
+                known.join(", ")
+            )),
+            Self::UnexpectedAnswer { .. } | Self::UnexpectedType(_) => Some(
+                "The library and the SQL objects may be of different versions: run ALTER EXTENSION pg_backstop UPDATE."
+                    .into(),
+            ),
+            Self::OtherVersion { .. } => Some("Run ALTER EXTENSION pg_backstop UPDATE in this database.".into()),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for ErrorReport {
+    fn from(error: Error) -> Self {
+        let mut report = ErrorReport::new(error.sqlstate(), error.to_string(), "pg_backstop");
+        if let Some(detail) = error.detail() {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = error.hint() {
+            report = report.set_hint(hint);
+        }
+        report
+    }
+}
