@@ -168,16 +168,13 @@ pub fn end(backup: &Ended<'_>) -> Result<bool> {
     END.write(&args, |rows| Ok(rows.processed() == 1))
 }
 
-static ANY_ABANDONED: Statement = Statement::new(
-    "SELECT FROM @extschema@.backup_history
-     WHERE status = 'running'
-       AND (started_at < pg_postmaster_start_time() OR started_at < clock_timestamp() - make_interval(secs => $1))
-     LIMIT 1",
-);
+// One bound, and not now() less an interval, so that the partial index answers it however many backups run.
+static ANY_ABANDONED: Statement =
+    Statement::new("SELECT FROM @extschema@.backup_history WHERE status = 'running' AND started_at < $1 LIMIT 1");
 
-/// Whether a running backup is older than the server's last start or than `timeout_seconds`.
-pub fn any_abandoned(timeout_seconds: f64) -> Result<bool> {
-    ANY_ABANDONED.read(&[timeout_seconds.into()], |rows| Ok(rows.processed() > 0))
+/// Whether a running backup began before `bound`.
+pub fn any_running_since_before(bound: TimestampWithTimeZone) -> Result<bool> {
+    ANY_ABANDONED.read(&[bound.into()], |rows| Ok(rows.processed() > 0))
 }
 
 static FAIL_ABANDONED: Statement = Statement::new(
@@ -186,16 +183,15 @@ static FAIL_ABANDONED: Statement = Statement::new(
          error = CASE WHEN started_at < pg_postmaster_start_time()
              THEN 'The server was started at ' || to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
                   || ' UTC, after this backup began, and nobody had recorded its end: a backup does not outlive its server.'
-             ELSE 'Nobody recorded the end of this backup within '
-                  || make_interval(secs => $1) || ' (pg_backstop.running_backup_timeout).'
+             ELSE 'Nobody recorded the end of this backup within ' || $2 || ' s (pg_backstop.running_backup_timeout).'
          END
-     WHERE status = 'running'
-       AND (started_at < pg_postmaster_start_time() OR started_at < clock_timestamp() - make_interval(secs => $1))",
+     WHERE status = 'running' AND started_at < $1",
 );
 
-/// Marks such backups failed, with the reason, and returns how many they were.
-pub fn fail_abandoned(timeout_seconds: f64) -> Result<u64> {
-    FAIL_ABANDONED.write(&[timeout_seconds.into()], |rows| Ok(rows.processed()))
+/// Marks running backups that began before `bound` failed, with the reason, and returns how many they were. `bound` is the
+/// server's last start, or `timeout_seconds` ago where that is later.
+pub fn fail_abandoned(bound: TimestampWithTimeZone, timeout_seconds: i64) -> Result<u64> {
+    FAIL_ABANDONED.write(&[bound.into(), timeout_seconds.into()], |rows| Ok(rows.processed()))
 }
 
 /// A range of WAL that is recorded as a backup.
