@@ -122,7 +122,7 @@ fn complete(
     })?;
     if !ended {
         // Another session was faster, after the look above.
-        let known = backup::known(id)?.ok_or(Error::NotFound {
+        let known = backup::known_now(id)?.ok_or(Error::NotFound {
             kind: "backup",
             key: id,
             hint: SEE_HISTORY,

@@ -3,6 +3,7 @@
 use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 
+use super::statement::Rows;
 use super::{PgLsn, Statement};
 use crate::error::Result;
 
@@ -102,12 +103,21 @@ static KNOWN: Statement = Statement::new(
      FROM @extschema@.backup_history WHERE id = $1",
 );
 
-/// The backup of that id.
+/// The backup of that id, as the caller's transaction sees it.
 pub fn known(id: i64) -> Result<Option<Known>> {
-    KNOWN.read(&[id.into()], |rows| {
+    KNOWN.read(&[id.into()], Known::from_rows)
+}
+
+/// The backup of that id, as it is now.
+pub fn known_now(id: i64) -> Result<Option<Known>> {
+    KNOWN.read_latest(&[id.into()], Known::from_rows)
+}
+
+impl Known {
+    fn from_rows(rows: Rows) -> Result<Option<Self>> {
         rows.first()
             .map(|row| {
-                Ok(Known {
+                Ok(Self {
                     status: row.need(1, "the backup's status")?,
                     path: row.get(2)?,
                     error: row.get(3)?,
@@ -117,7 +127,7 @@ pub fn known(id: i64) -> Result<Option<Known>> {
                 })
             })
             .transpose()
-    })
+    }
 }
 
 /// How a backup ended.
