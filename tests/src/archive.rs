@@ -91,9 +91,7 @@ impl Archive {
 
     fn names(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in
-            fs::read_dir(&self.directory).with_context(|| self.directory.display().to_string())?
-        {
+        for entry in fs::read_dir(&self.directory).with_context(|| self.directory.display().to_string())? {
             if let Ok(name) = entry?.file_name().into_string()
                 && wanted(&name)
             {
@@ -120,8 +118,7 @@ impl Archive {
     pub fn remove(&self, name: &str) -> Result<Fault> {
         let (place, original) = (self.file(name), self.kept.join(name));
         ensure!(!original.exists(), "{name} has a fault already");
-        fs::rename(&place, &original)
-            .with_context(|| format!("taking {} away", place.display()))?;
+        fs::rename(&place, &original).with_context(|| format!("taking {} away", place.display()))?;
         Ok(Fault {
             place,
             original: Some(original),

@@ -43,7 +43,8 @@ fn make_root() -> Result<Root> {
         .keep();
     fs::set_permissions(&path, Permissions::from_mode(0o755))?;
     // A server that is just ending may still write, hence the second and third try.
-    let script = r#"trap '' INT TERM HUP; cat; for pause in 0.2 1 5; do rm -rf "$0" && exit; sleep $pause; done; rm -rf "$0""#;
+    let script =
+        r#"trap '' INT TERM HUP; cat; for pause in 0.2 1 5; do rm -rf "$0" && exit; sleep $pause; done; rm -rf "$0""#;
     let mut remover = Command::new("sh");
     remover.args(["-c", script]).arg(&path).current_dir("/");
     remover
@@ -73,16 +74,12 @@ fn parent() -> PathBuf {
 
 /// Removes a directory with all that is in it, also what a server that is just ending still writes there.
 pub fn remove(path: &Path) {
-    let gone = wait_until(
-        "the directory to be removable",
-        Duration::from_secs(10),
-        || {
-            Ok(match fs::remove_dir_all(path) {
-                Err(error) if path.exists() => Look::not_yet(error),
-                _ => Look::Done(()),
-            })
-        },
-    );
+    let gone = wait_until("the directory to be removable", Duration::from_secs(10), || {
+        Ok(match fs::remove_dir_all(path) {
+            Err(error) if path.exists() => Look::not_yet(error),
+            _ => Look::Done(()),
+        })
+    });
     if let Err(error) = gone {
         eprintln!("{} could not be removed: {error}", path.display());
     }

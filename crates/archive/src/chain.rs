@@ -20,8 +20,8 @@ use crate::status::Status;
 pub struct Mark {
     /// Its size in the archive.
     pub bytes: u64,
-    /// Its ctime, nanoseconds since 1970.
-    pub changed_at: i64,
+    /// Its ctime.
+    pub changed_at: PgTimestamp,
 }
 
 impl Mark {
@@ -156,6 +156,18 @@ pub struct Plan {
     pub unverified: u64,
     /// Set where the archive as a whole is not to be believed; then everything above is empty.
     pub suspicion: Option<Suspicion>,
+}
+
+impl Plan {
+    /// Whether it has anything to say of files that are not there, or not to be read.
+    pub const fn has_absences(&self) -> bool {
+        !(self.newly_pending.is_empty()
+            && self.newly_missing.is_empty()
+            && self.forgotten.is_empty()
+            && self.newly_pending_histories.is_empty()
+            && self.newly_missing_histories.is_empty()
+            && self.forgotten_others.is_empty())
+    }
 }
 
 /// What the chain remembers from one look to the next, beyond the rows. Losing it (a restart) only makes it more patient.

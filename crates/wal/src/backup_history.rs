@@ -73,9 +73,7 @@ impl BackupHistory {
     pub fn parse(content: impl AsRef<[u8]>) -> Result<Self, BackupHistoryError> {
         let content = content.as_ref();
         if content.len() > Self::MAX_BYTES {
-            return Err(BackupHistoryError::TooLong {
-                bytes: content.len(),
-            });
+            return Err(BackupHistoryError::TooLong { bytes: content.len() });
         }
         let lines: Vec<&[u8]> = content.split(|byte| *byte == b'\n').collect();
         // A label can hold line ends, and behind them anything, lines of this very file too. What the server wrote stands before
@@ -132,9 +130,7 @@ fn required(lines: &[&[u8]], field: &'static str) -> Result<String, BackupHistor
 
 fn lsn(lines: &[&[u8]], field: &'static str) -> Result<Lsn, BackupHistoryError> {
     let value = required(lines, field)?;
-    value
-        .parse()
-        .map_err(|_| malformed(field, &value, "a WAL position"))
+    value.parse().map_err(|_| malformed(field, &value, "a WAL position"))
 }
 
 fn timeline(lines: &[&[u8]], field: &'static str) -> Result<Timeline, BackupHistoryError> {
@@ -151,10 +147,7 @@ fn wal_location(lines: &[&[u8]], field: &'static str) -> Result<(Lsn, String), B
     let parse = || {
         let (lsn, rest) = value.split_once(" (file ")?;
         let file = rest.strip_suffix(')')?;
-        let is_segment = file.len() == 24
-            && file
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
+        let is_segment = file.len() == 24 && file.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
         is_segment.then_some((lsn.parse().ok()?, file.to_owned()))
     };
     parse().ok_or_else(|| malformed(field, &value, "a WAL position and its segment"))
@@ -187,18 +180,12 @@ STOP TIMELINE: 2
     #[test]
     fn every_field_is_read() {
         let backup = BackupHistory::parse(SAMPLE).unwrap();
-        assert_eq!(
-            (backup.start_lsn, backup.stop_lsn),
-            (Lsn(0x200_0028), Lsn(0x200_0120))
-        );
+        assert_eq!((backup.start_lsn, backup.stop_lsn), (Lsn(0x200_0028), Lsn(0x200_0120)));
         assert_eq!(backup.start_wal_file, "000000010000000000000002");
         assert_eq!(backup.checkpoint_lsn, Lsn(0x200_0080));
         assert_eq!(backup.method.as_deref(), Some("streamed"));
         assert_eq!(backup.from.as_deref(), Some("primary"));
-        assert_eq!(
-            backup.start_time.as_deref(),
-            Some("2025-03-04 05:06:07 CET")
-        );
+        assert_eq!(backup.start_time.as_deref(), Some("2025-03-04 05:06:07 CET"));
         assert_eq!(backup.label, "pg_basebackup base backup");
         assert_eq!(
             (backup.start_timeline, backup.stop_timeline),
@@ -214,17 +201,13 @@ STOP TIMELINE: 2
             "{SAMPLE}INCREMENTAL FROM LSN: 0/1000028\nINCREMENTAL FROM TLI: 1\n"
         ))
         .unwrap();
-        assert_eq!(
-            backup.incremental_from,
-            Some((Lsn(0x100_0028), Timeline(1)))
-        );
+        assert_eq!(backup.incremental_from, Some((Lsn(0x100_0028), Timeline(1))));
     }
 
     #[test]
     fn a_label_cannot_pass_for_the_servers_own_lines() {
         let label = "x\nSTART TIMELINE: 9\nSTOP TIMELINE: 9\nSTOP WAL LOCATION: 0/0 (file 000000010000000000000002)";
-        let backup =
-            BackupHistory::parse(SAMPLE.replace("pg_basebackup base backup", label)).unwrap();
+        let backup = BackupHistory::parse(SAMPLE.replace("pg_basebackup base backup", label)).unwrap();
         assert_eq!(backup.label, label);
         assert_eq!(
             (backup.start_timeline, backup.stop_timeline),
@@ -260,10 +243,7 @@ STOP TIMELINE: 2
             );
             let broken = SAMPLE.replace(&format!("{field}: "), &format!("{field}: x"));
             assert!(
-                matches!(
-                    BackupHistory::parse(broken),
-                    Err(BackupHistoryError::Malformed { .. })
-                ),
+                matches!(BackupHistory::parse(broken), Err(BackupHistoryError::Malformed { .. })),
                 "{field}"
             );
         }

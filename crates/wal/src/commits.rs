@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::finding::Finding;
 use crate::format::WalFormat;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, RECORD_ALIGNMENT};
 use crate::page::{FIRST_IS_CONTRECORD, LONG_HEADER, PageHeader, SHORT_HEADER};
 use crate::problem::Fault;
 use crate::record::{Meaning, Record};
@@ -24,6 +24,8 @@ pub struct Commit {
     pub lsn: Lsn,
     /// The end of its record: a server that has this much has the commit.
     pub end: Lsn,
+    /// The replication origin that it was made under, where there was one.
+    pub origin: Option<u16>,
 }
 
 /// How far a scan has come.
@@ -154,6 +156,8 @@ impl CommitScanner {
         if let Some(found) = self.found {
             return Ok(ScanProgress::Found(found));
         }
+        // A record ends with its padding.
+        let to = to.floor(RECORD_ALIGNMENT);
         let mut segments = Segments {
             format: self.format,
             open,
@@ -170,10 +174,7 @@ impl CommitScanner {
         }
         let (from, found) = (self.from, &mut self.found);
         let Some(stream) = &mut self.stream else {
-            return Ok(ScanProgress::UpTo {
-                lsn: from,
-                more: false,
-            });
+            return Ok(ScanProgress::UpTo { lsn: from, more: false });
         };
         let mut sink = |record: &Record<'_>| {
             if found.is_none() && record.end > from {
@@ -187,10 +188,7 @@ impl CommitScanner {
             let in_segment = stream.position.within(size);
             if stream.state == State::Switched && in_segment != 0 {
                 // Nothing but padding up to the segment's end, but the server does count it as flushed.
-                stream.position = stream
-                    .position
-                    .plus(size.saturating_sub(in_segment))
-                    .min(to);
+                stream.position = stream.position.plus(size.saturating_sub(in_segment)).min(to);
                 continue;
             }
             let length = to
@@ -280,10 +278,11 @@ fn commit(record: &Record<'_>) -> Option<Commit> {
             origin: Some(DO_NOT_REPLICATE),
             ..
         } => None,
-        Meaning::Commit { at, .. } => Some(Commit {
+        Meaning::Commit { at, origin } => Some(Commit {
             at,
             lsn: record.start,
             end: record.end,
+            origin,
         }),
         Meaning::RestorePoint { .. } | Meaning::OverwriteContrecord { .. } => None,
     }

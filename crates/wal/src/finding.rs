@@ -44,12 +44,7 @@ impl Finding {
         })
     }
 
-    pub fn unless(
-        mut self: Box<Self>,
-        evidence: Evidence,
-        problem: Problem,
-        sentence: String,
-    ) -> Box<Self> {
+    pub fn unless(mut self: Box<Self>, evidence: Evidence, problem: Problem, sentence: String) -> Box<Self> {
         self.witness = Some(Witness {
             evidence,
             problem,

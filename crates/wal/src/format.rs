@@ -78,10 +78,7 @@ impl fmt::Display for Major {
 
 /// Which server writes such pages, for a sentence.
 pub(crate) fn writer_of_magic(magic: u16) -> String {
-    if let Some(major) = Major::ALL
-        .into_iter()
-        .find(|major| major.page_magic() == magic)
-    {
+    if let Some(major) = Major::ALL.into_iter().find(|major| major.page_magic() == magic) {
         return format!("PostgreSQL {major}");
     }
     match magic {
@@ -159,10 +156,7 @@ mod tests {
     fn every_major_has_a_magic_of_its_own() {
         for major in Major::ALL {
             assert_eq!(Major::from_number(major.number()), Some(major));
-            assert_eq!(
-                writer_of_magic(major.page_magic()),
-                format!("PostgreSQL {major}")
-            );
+            assert_eq!(writer_of_magic(major.page_magic()), format!("PostgreSQL {major}"));
         }
         assert_eq!(Major::from_number(14), None);
     }
@@ -174,9 +168,7 @@ mod tests {
             assert_eq!(format.with_block_size(bytes), Err(BlockSizeError(bytes)));
         }
         assert_eq!(
-            format
-                .with_block_size(65536)
-                .map(|format| format.block_size()),
+            format.with_block_size(65536).map(|format| format.block_size()),
             Ok(65536)
         );
     }

@@ -166,9 +166,7 @@ impl Handover {
         let longest = format.major.longest_record();
         match &self.continues {
             Continues::Nothing => true,
-            Continues::Record(record) => record
-                .total_length()
-                .is_some_and(|length| length <= longest),
+            Continues::Record(record) => record.total_length().is_some_and(|length| length <= longest),
             Continues::Unseen(remaining) => *remaining <= longest,
         }
     }
@@ -178,10 +176,7 @@ struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], HandoverError> {
-        let (array, rest) = self
-            .0
-            .split_first_chunk::<N>()
-            .ok_or(HandoverError::Malformed)?;
+        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(HandoverError::Malformed)?;
         self.0 = rest;
         Ok(*array)
     }
@@ -200,10 +195,7 @@ impl Reader<'_> {
 
     fn part<const N: usize>(&mut self) -> Result<ArrayVec<u8, N>, HandoverError> {
         let length = usize::from(self.u8()?);
-        let (part, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or(HandoverError::Malformed)?;
+        let (part, rest) = self.0.split_at_checked(length).ok_or(HandoverError::Malformed)?;
         self.0 = rest;
         ArrayVec::try_from(part).map_err(|_| HandoverError::Malformed)
     }
@@ -219,8 +211,7 @@ impl Reader<'_> {
         // A record starts with at least 8 bytes in its page, so its length is known; the header comes first; and the body's part
         // that is kept is whole or empty.
         let header = u32::try_from(record.header.len()).map_err(|_| HandoverError::Malformed)?;
-        let body = usize::try_from(record.got.saturating_sub(header))
-            .map_err(|_| HandoverError::Malformed)?;
+        let body = usize::try_from(record.got.saturating_sub(header)).map_err(|_| HandoverError::Malformed)?;
         let sound = record
             .total_length()
             .is_some_and(|length| record.got < length && length >= RECORD_HEADER as u32)

@@ -68,9 +68,7 @@ pub enum HistoryError {
         before: Timeline,
     },
     /// A timeline is always newer than its ancestors.
-    #[error(
-        "the history of timeline {timeline} names timeline {ancestor} as its ancestor, which is not older"
-    )]
+    #[error("the history of timeline {timeline} names timeline {ancestor} as its ancestor, which is not older")]
     NotOlder {
         /// The file's timeline.
         timeline: Timeline,
@@ -110,9 +108,7 @@ impl TimelineHistory {
     pub fn parse(timeline: Timeline, content: impl AsRef<[u8]>) -> Result<Self, HistoryError> {
         let content = content.as_ref();
         if content.len() > Self::MAX_BYTES {
-            return Err(HistoryError::TooLong {
-                bytes: content.len(),
-            });
+            return Err(HistoryError::TooLong { bytes: content.len() });
         }
         let mut ancestors: Vec<HistoryEntry> = Vec::new();
         for (index, raw) in content.split(|byte| *byte == b'\n').enumerate() {
@@ -140,10 +136,7 @@ impl TimelineHistory {
                 timeline,
                 ancestor: last.timeline,
             }),
-            Some(_) => Ok(Self {
-                timeline,
-                ancestors,
-            }),
+            Some(_) => Ok(Self { timeline, ancestors }),
         }
     }
 
@@ -175,10 +168,7 @@ impl TimelineHistory {
         let (Some(high), Some(low)) = (hex_u32(high), hex_u32(low)) else {
             return Err(no_switch_point());
         };
-        if reason
-            .first()
-            .is_some_and(|byte| !byte.is_ascii_whitespace())
-        {
+        if reason.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
             return Err(no_switch_point());
         }
         Ok(Some(HistoryEntry {
@@ -209,11 +199,7 @@ impl TimelineHistory {
     /// Whether `timeline` is this one or an ancestor (tliInHistory).
     #[must_use]
     pub fn contains(&self, timeline: Timeline) -> bool {
-        timeline == self.timeline
-            || self
-                .ancestors
-                .iter()
-                .any(|ancestor| ancestor.timeline == timeline)
+        timeline == self.timeline || self.ancestors.iter().any(|ancestor| ancestor.timeline == timeline)
     }
 
     /// On which timeline the byte at `lsn` was written (tliOfPointInHistory).
@@ -243,8 +229,7 @@ impl TimelineHistory {
     /// Where this timeline begins; 0/0 for one without ancestors.
     #[must_use]
     pub fn begin(&self) -> Lsn {
-        self.parent()
-            .map_or(Lsn::INVALID, |parent| parent.switch_lsn)
+        self.parent().map_or(Lsn::INVALID, |parent| parent.switch_lsn)
     }
 
     /// The timeline under whose name recovery along this history first looks for segment `number`: a new timeline's first
@@ -252,8 +237,7 @@ impl TimelineHistory {
     /// (XLogFileReadAnyTLI, xlogrecovery.c).
     #[must_use]
     pub fn timeline_of_segment(&self, number: u64, size: SegmentSize) -> Timeline {
-        let last_byte =
-            Lsn(number.saturating_mul(size.bytes())).plus(size.bytes().saturating_sub(1));
+        let last_byte = Lsn(number.saturating_mul(size.bytes())).plus(size.bytes().saturating_sub(1));
         self.timeline_of(last_byte)
     }
 
@@ -277,10 +261,7 @@ impl TimelineHistory {
 }
 
 fn split_while(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
-    let length = bytes
-        .iter()
-        .position(|byte| !belongs(*byte))
-        .unwrap_or(bytes.len());
+    let length = bytes.iter().position(|byte| !belongs(*byte)).unwrap_or(bytes.len());
     bytes.split_at(length)
 }
 
@@ -299,7 +280,9 @@ mod tests {
 
     #[test]
     fn a_history_tells_the_timeline_of_every_lsn() {
-        let history = parse("# comment\n\n1\t0/5000000\tno recovery target specified\n\n  3 0/7000028 before 2000-01-01\n").unwrap();
+        let history =
+            parse("# comment\n\n1\t0/5000000\tno recovery target specified\n\n  3 0/7000028 before 2000-01-01\n")
+                .unwrap();
         assert_eq!(history.timeline_of(Lsn(0)), Timeline(1));
         assert_eq!(history.timeline_of(Lsn(0x4FF_FFFF)), Timeline(1));
         assert_eq!(history.timeline_of(Lsn(0x500_0000)), Timeline(3));
@@ -307,11 +290,7 @@ mod tests {
         assert_eq!(history.timeline_of(Lsn(0x700_0028)), Timeline(5));
         assert_eq!(history.switch_point(Timeline(1)), Some(Lsn(0x500_0000)));
         assert_eq!(history.switch_point(Timeline(5)), None);
-        assert!(
-            history.contains(Timeline(3))
-                && history.contains(Timeline(5))
-                && !history.contains(Timeline(2))
-        );
+        assert!(history.contains(Timeline(3)) && history.contains(Timeline(5)) && !history.contains(Timeline(2)));
         assert_eq!(history.parent().unwrap().reason, "before 2000-01-01");
         assert_eq!(history.entries()[0].reason, "no recovery target specified");
         assert_eq!(history.begin(), Lsn(0x700_0028));
@@ -320,9 +299,7 @@ mod tests {
     #[test]
     fn a_segment_in_which_a_timeline_begins_is_read_under_the_new_name() {
         let history = parse("1 0/500000\n3 0/700028\n").unwrap();
-        let timelines: Vec<u32> = (4..9)
-            .map(|number| history.timeline_of_segment(number, MB).0)
-            .collect();
+        let timelines: Vec<u32> = (4..9).map(|number| history.timeline_of_segment(number, MB).0).collect();
         assert_eq!(timelines, [1, 3, 3, 5, 5]);
     }
 
@@ -333,10 +310,7 @@ mod tests {
             history.as_of(Timeline(3)),
             TimelineHistory::parse(Timeline(3), "1 0/500000").ok()
         );
-        assert_eq!(
-            history.as_of(Timeline(1)),
-            Some(TimelineHistory::root(Timeline(1)))
-        );
+        assert_eq!(history.as_of(Timeline(1)), Some(TimelineHistory::root(Timeline(1))));
         assert_eq!(history.as_of(Timeline(5)), Some(history.clone()));
         assert_eq!(history.as_of(Timeline(2)), None);
     }
@@ -352,18 +326,12 @@ mod tests {
 
     #[test]
     fn a_history_that_the_server_would_refuse_is_refused() {
-        assert!(matches!(
-            parse("x 0/5"),
-            Err(HistoryError::NoTimeline { line: 1, .. })
-        ));
+        assert!(matches!(parse("x 0/5"), Err(HistoryError::NoTimeline { line: 1, .. })));
         assert!(matches!(
             parse("99999999999 0/5"),
             Err(HistoryError::NoTimeline { line: 1, .. })
         ));
-        assert!(matches!(
-            parse("1"),
-            Err(HistoryError::NoSwitchPoint { line: 1, .. })
-        ));
+        assert!(matches!(parse("1"), Err(HistoryError::NoSwitchPoint { line: 1, .. })));
         assert!(matches!(
             parse("\n1 5"),
             Err(HistoryError::NoSwitchPoint { line: 2, .. })
@@ -389,10 +357,7 @@ mod tests {
             Err(HistoryError::NotAscending { line: 2, .. })
         ));
         assert!(matches!(parse("5 0/5"), Err(HistoryError::NotOlder { .. })));
-        assert!(matches!(
-            parse("# nothing\n"),
-            Err(HistoryError::NoAncestor { .. })
-        ));
+        assert!(matches!(parse("# nothing\n"), Err(HistoryError::NoAncestor { .. })));
         assert!(matches!(
             parse(&"#".repeat(1024)),
             Err(HistoryError::LineTooLong { line: 1 })
@@ -405,9 +370,7 @@ mod tests {
 
     #[test]
     fn a_reason_in_another_encoding_is_kept_as_far_as_it_can_be_read() {
-        let history =
-            TimelineHistory::parse(Timeline(2), b"1\t0/5\tat restore point \"caf\xE9\0\"\r\n")
-                .unwrap();
+        let history = TimelineHistory::parse(Timeline(2), b"1\t0/5\tat restore point \"caf\xE9\0\"\r\n").unwrap();
         assert_eq!(
             history.parent().unwrap().reason,
             "at restore point \"caf\u{FFFD}\u{FFFD}\""

@@ -15,6 +15,7 @@ mod lsn;
 mod page;
 mod page_check;
 mod problem;
+mod reading;
 mod record;
 mod record_faults;
 mod segment;
@@ -30,8 +31,7 @@ pub use handover::{Handover, HandoverError};
 pub use history::{HistoryEntry, HistoryError, TimelineHistory};
 pub use lsn::{Lsn, LsnError, Timeline};
 pub use problem::{Fault, Problem, Status};
+pub use reading::{SegmentReader, verify_reader};
 pub use segment::{SegmentName, SegmentNameError, SegmentSize, SegmentSizeError, WalFileName};
 pub use timestamp::PgTimestamp;
-pub use verifier::{
-    Hashing, RestorePoint, SegmentOutcome, SegmentSummary, SegmentVerifier, verify_reader,
-};
+pub use verifier::{Hashing, RestorePoint, SegmentOutcome, SegmentSummary, SegmentVerifier};

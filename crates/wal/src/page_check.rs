@@ -5,8 +5,7 @@ use crate::finding::{Evidence, Finding};
 use crate::format::{is_block_size, writer_of_magic};
 use crate::lsn::{Lsn, Timeline};
 use crate::page::{
-    ALL_FLAGS, FIRST_IS_CONTRECORD, FIRST_IS_OVERWRITE_CONTRECORD, HAS_LONG_HEADER, Identity,
-    PageHeader, SHORT_HEADER,
+    ALL_FLAGS, FIRST_IS_CONTRECORD, FIRST_IS_OVERWRITE_CONTRECORD, HAS_LONG_HEADER, Identity, PageHeader, SHORT_HEADER,
 };
 use crate::problem::{Fault, Problem};
 use crate::segment::{SegmentName, SegmentSize};
@@ -65,11 +64,7 @@ impl Stream {
             writer_of_magic(header.magic),
             self.format.major
         );
-        Err(finding.unless(
-            Evidence::Magic(header.magic),
-            Problem::WrongVersion,
-            sentence,
-        ))
+        Err(finding.unless(Evidence::Magic(header.magic), Problem::WrongVersion, sentence))
     }
 
     fn check_flags(&self, address: Lsn, header: &PageHeader, first: bool) -> Checked {
@@ -77,10 +72,7 @@ impl Stream {
         if unknown != 0 {
             return Err(self.header_finding(
                 address,
-                &format!(
-                    "has flags {:04X}, of which {unknown:04X} are not known",
-                    header.info
-                ),
+                &format!("has flags {:04X}, of which {unknown:04X} are not known", header.info),
             ));
         }
         if header.has(HAS_LONG_HEADER) != first {
@@ -112,9 +104,7 @@ impl Stream {
             if one_bit_apart(found, expected) {
                 return Err(self.header_finding(
                     address,
-                    &format!(
-                        "has system identifier {found}, one bit away from the cluster's, {expected}"
-                    ),
+                    &format!("has system identifier {found}, one bit away from the cluster's, {expected}"),
                 ));
             }
             return foreign(
@@ -129,9 +119,7 @@ impl Stream {
             if SegmentSize::new(found).is_err() {
                 return Err(self.header_finding(
                     address,
-                    &format!(
-                        "gives {found} bytes as the segment size, where {expected} was expected"
-                    ),
+                    &format!("gives {found} bytes as the segment size, where {expected} was expected"),
                 ));
             }
             return foreign(
@@ -146,9 +134,7 @@ impl Stream {
             if !is_block_size(found) {
                 return Err(self.header_finding(
                     address,
-                    &format!(
-                        "gives {found} bytes as the WAL block size, where {expected} was expected"
-                    ),
+                    &format!("gives {found} bytes as the WAL block size, where {expected} was expected"),
                 ));
             }
             return foreign(
@@ -201,34 +187,23 @@ impl Stream {
                 let expected = history.timeline_of(address);
                 (found != expected).then(|| format!("timeline {expected} was expected"))
             }
-            Timelines::UpTo(file) => {
-                (found > *file || found.0 == 0).then(|| format!("the file is of timeline {file}"))
-            }
+            Timelines::UpTo(file) => (found > *file || found.0 == 0).then(|| format!("the file is of timeline {file}")),
             Timelines::NotIn { .. } | Timelines::Any => None,
         };
         if let Some(expectation) = expectation {
-            let finding = self.header_finding(
-                address,
-                &format!("is of timeline {found}, where {expectation}"),
-            );
+            let finding = self.header_finding(address, &format!("is of timeline {found}, where {expectation}"));
             let sentence = format!(
                 "The pages from {} on are of timeline {found}, where {expectation}.",
                 self.place(address)
             );
-            return Err(finding.unless(
-                Evidence::Timeline(found),
-                Problem::ForeignTimeline,
-                sentence,
-            ));
+            return Err(finding.unless(Evidence::Timeline(found), Problem::ForeignTimeline, sentence));
         }
         // A history says it all; without one at least no page goes back to an older timeline.
         if found < self.timeline && self.timelines.expected(address).is_none() {
             let before = self.timeline;
             return Err(self.header_finding(
                 address,
-                &format!(
-                    "is of timeline {found}, although the page before is of timeline {before}"
-                ),
+                &format!("is of timeline {found}, although the page before is of timeline {before}"),
             ));
         }
         Ok(())
@@ -240,10 +215,7 @@ impl Stream {
         let gives_up = header.has(FIRST_IS_OVERWRITE_CONTRECORD);
         let remaining = header.remaining;
         if continues && gives_up {
-            return Err(self.header_finding(
-                address,
-                "says both that a record goes on and that it was given up",
-            ));
+            return Err(self.header_finding(address, "says both that a record goes on and that it was given up"));
         }
         if continues != (remaining != 0) {
             let what = if continues {
@@ -256,29 +228,23 @@ impl Stream {
         if remaining > self.format.major.longest_record() {
             return Err(self.header_finding(
                 address,
-                &format!(
-                    "says that {remaining} bytes of a record remain, more than any record has"
-                ),
+                &format!("says that {remaining} bytes of a record remain, more than any record has"),
             ));
         }
         match self.state {
             State::Record if gives_up => self.give_up(address, Some(self.partial.start)),
             State::Unseen { .. } | State::Start if gives_up => self.give_up(address, None),
             State::Record => return self.check_record_continuation(address, remaining),
-            State::Unseen {
-                remaining: expected,
-            } if remaining != expected => {
-                let what = format!(
-                    "says that {remaining} bytes of a record remain, where the page before left {expected}"
-                );
+            State::Unseen { remaining: expected } if remaining != expected => {
+                let what =
+                    format!("says that {remaining} bytes of a record remain, where the page before left {expected}");
                 return Err(self.header_finding(address, &what));
             }
             State::Start if continues => self.state = State::Unseen { remaining },
             State::Start => self.state = State::Boundary,
             State::Boundary | State::Padding { .. } | State::Switched if continues => {
-                let what = format!(
-                    "says that {remaining} bytes of a record remain, although the last record has ended"
-                );
+                let what =
+                    format!("says that {remaining} bytes of a record remain, although the last record has ended");
                 return Err(self.header_finding(address, &what));
             }
             State::Boundary | State::Padding { .. } | State::Switched if gives_up => {
@@ -307,15 +273,8 @@ impl Stream {
         let length = self.partial.total_length().unwrap_or(0);
         let expected = length.saturating_sub(self.partial.got);
         if let Some(doubt) = self.doubt.take() {
-            let fault = if found == expected {
-                doubt.page
-            } else {
-                doubt.record
-            };
-            return Err(Box::new(Finding {
-                fault,
-                witness: None,
-            }));
+            let fault = if found == expected { doubt.page } else { doubt.record };
+            return Err(Box::new(Finding { fault, witness: None }));
         }
         if found == expected {
             self.length_confirmed = true;
@@ -328,7 +287,10 @@ impl Stream {
         };
         let page = self.header_finding(
             address,
-            &format!("says {says}, where {expected} of the {length} bytes of the record at {} are to come", self.place(start)),
+            &format!(
+                "says {says}, where {expected} of the {length} bytes of the record at {} are to come",
+                self.place(start)
+            ),
         );
         let record = self.finding(
             Problem::BadRecordLength,
@@ -340,10 +302,7 @@ impl Stream {
             ),
         );
         let like_page = found != 0 && one_bit_apart(u64::from(found), u64::from(expected));
-        let like_record = one_bit_apart(
-            u64::from(found.saturating_add(self.partial.got)),
-            u64::from(length),
-        );
+        let like_record = one_bit_apart(u64::from(found.saturating_add(self.partial.got)), u64::from(length));
         if self.length_confirmed || (like_page && !like_record) {
             return Err(page);
         }
@@ -356,12 +315,7 @@ impl Stream {
     }
 
     /// The timeline and the header of the page after one at fault, out of its first bytes.
-    pub(crate) fn second_opinion(
-        &self,
-        finding: Finding,
-        address: Lsn,
-        bytes: &[u8; SHORT_HEADER],
-    ) -> Fault {
+    pub(crate) fn second_opinion(&self, finding: Finding, address: Lsn, bytes: &[u8; SHORT_HEADER]) -> Fault {
         match PageHeader::read(bytes) {
             Some(header) => finding.judge(&header, self.timelines.expected(address)),
             None => finding.fault,

@@ -112,19 +112,16 @@ pub(crate) enum Meaning {
         at: Option<PgTimestamp>,
     },
     /// A record was given up after a crash: its start.
-    OverwriteContrecord { overwritten: Option<Lsn> },
+    OverwriteContrecord {
+        overwritten: Option<Lsn>,
+    },
 }
 
 impl Record<'_> {
     #[inline]
     pub fn meaning(&self) -> Option<Meaning> {
         match self.header.resource_manager {
-            RM_XACT
-                if matches!(
-                    self.header.info & XACT_OPERATION,
-                    XACT_COMMIT | XACT_COMMIT_PREPARED
-                ) =>
-            {
+            RM_XACT if matches!(self.header.info & XACT_OPERATION, XACT_COMMIT | XACT_COMMIT_PREPARED) => {
                 let (origin, data) = self.main_data();
                 Some(Meaning::Commit {
                     at: timestamp(data),
@@ -178,8 +175,7 @@ impl Record<'_> {
                     return (origin, bounded(after.get(1..), length));
                 }
                 LONG => {
-                    let length = u32_at(after, 0)
-                        .map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+                    let length = u32_at(after, 0).map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
                     return (origin, bounded(after.get(4..), length));
                 }
                 _ => break,

@@ -13,7 +13,10 @@ impl Stream {
         self.finding(
             Problem::BadRecordLength,
             start,
-            format!("The record at {} has length {length}, where {RECORD_HEADER} to {longest} was expected.", self.place(start)),
+            format!(
+                "The record at {} has length {length}, where {RECORD_HEADER} to {longest} was expected.",
+                self.place(start)
+            ),
         )
     }
 
@@ -82,16 +85,8 @@ impl Stream {
     }
 
     #[cold]
-    pub(crate) fn another_given_up(
-        &self,
-        start: Lsn,
-        found: Option<Lsn>,
-        expected: Lsn,
-    ) -> Box<Finding> {
-        let found = found.map_or_else(
-            || "no record".to_owned(),
-            |lsn| format!("the record at {lsn}"),
-        );
+    pub(crate) fn another_given_up(&self, start: Lsn, found: Option<Lsn>, expected: Lsn) -> Box<Finding> {
+        let found = found.map_or_else(|| "no record".to_owned(), |lsn| format!("the record at {lsn}"));
         self.finding(
             Problem::BadRecordLink,
             start,

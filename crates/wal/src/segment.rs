@@ -67,9 +67,7 @@ pub enum SegmentNameError {
     #[error("not a WAL segment name: \"{0}\" (24 upper-case hex digits)")]
     NotAName(String),
     /// The last eight digits are beyond what segments of this size reach.
-    #[error(
-        "no segment of {size} bytes is named {name}: its last eight digits are at most {highest:08X}"
-    )]
+    #[error("no segment of {size} bytes is named {name}: its last eight digits are at most {highest:08X}")]
     BeyondSize {
         /// The text.
         name: String,
@@ -101,8 +99,7 @@ impl SegmentName {
                 hex_u32(digits.get(16..)?)?,
             ))
         };
-        let (timeline, log, segment) =
-            parts().ok_or_else(|| SegmentNameError::NotAName(shown()))?;
+        let (timeline, log, segment) = parts().ok_or_else(|| SegmentNameError::NotAName(shown()))?;
         if timeline == 0 {
             return Err(SegmentNameError::TimelineZero(shown()));
         }
@@ -177,10 +174,7 @@ impl fmt::Display for SegmentName {
     /// XLogFileName.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let per_log_id = self.size.per_log_id();
-        let (log, segment) = (
-            self.number.checked_div(per_log_id),
-            self.number.checked_rem(per_log_id),
-        );
+        let (log, segment) = (self.number.checked_div(per_log_id), self.number.checked_rem(per_log_id));
         write!(
             f,
             "{:08X}{:08X}{:08X}",
@@ -221,9 +215,7 @@ impl WalFileName {
         if let Some(timeline) = name.strip_suffix(".history") {
             let digits = timeline.as_bytes();
             let timeline = hex_u32(digits)?;
-            return (digits.len() == 8
-                && digits.iter().all(|digit| is_name_digit(*digit))
-                && timeline != 0)
+            return (digits.len() == 8 && digits.iter().all(|digit| is_name_digit(*digit)) && timeline != 0)
                 .then_some(Self::History(Timeline(timeline)));
         }
         if let Some(segment) = name.strip_suffix(".partial") {
@@ -236,8 +228,7 @@ impl WalFileName {
                 return None;
             }
             let offset = hex_u32(offset.as_bytes())?;
-            return (u64::from(offset) < size.bytes())
-                .then_some(Self::BackupHistory { segment, offset });
+            return (u64::from(offset) < size.bytes()).then_some(Self::BackupHistory { segment, offset });
         }
         SegmentName::parse(name, size).ok().map(Self::Segment)
     }
@@ -262,16 +253,8 @@ mod tests {
     #[test]
     fn a_name_is_a_place_and_back() {
         for (text, size, start) in [
-            (
-                "000000010000000000000001",
-                SegmentSize::DEFAULT,
-                0x0100_0000,
-            ),
-            (
-                "0000000A00000002000000FF",
-                SegmentSize::DEFAULT,
-                0x2_FF00_0000,
-            ),
+            ("000000010000000000000001", SegmentSize::DEFAULT, 0x0100_0000),
+            ("0000000A00000002000000FF", SegmentSize::DEFAULT, 0x2_FF00_0000),
             ("000000010000000000000FFF", MB, 0xFFF0_0000),
             ("000000010000000100000003", GB, 0x1_C000_0000),
         ] {
@@ -279,10 +262,7 @@ mod tests {
             assert_eq!(name.start(), Lsn(start));
             assert_eq!(name.end(), Lsn(start + size.bytes()));
             assert_eq!(name.to_string(), text);
-            assert_eq!(
-                SegmentName::containing(name.timeline, Lsn(start + 1), size),
-                name
-            );
+            assert_eq!(SegmentName::containing(name.timeline, Lsn(start + 1), size), name);
             assert_eq!(name.next().unwrap().previous(), Some(name));
         }
     }
@@ -334,16 +314,10 @@ mod tests {
             classify("000000010000000000000003.partial"),
             Some(WalFileName::Partial(segment))
         );
-        assert_eq!(
-            classify("0000000B.history"),
-            Some(WalFileName::History(Timeline(11)))
-        );
+        assert_eq!(classify("0000000B.history"), Some(WalFileName::History(Timeline(11))));
         assert_eq!(
             classify("000000010000000000000003.00000028.backup"),
-            Some(WalFileName::BackupHistory {
-                segment,
-                offset: 0x28
-            })
+            Some(WalFileName::BackupHistory { segment, offset: 0x28 })
         );
     }
 
@@ -368,11 +342,7 @@ mod tests {
             "0000000100000000000000é",
             "+00000010000000000000003",
         ] {
-            assert_eq!(
-                WalFileName::classify(name, SegmentSize::DEFAULT),
-                None,
-                "{name}"
-            );
+            assert_eq!(WalFileName::classify(name, SegmentSize::DEFAULT), None, "{name}");
         }
     }
 }

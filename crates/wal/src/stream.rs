@@ -114,9 +114,7 @@ impl Stream {
         let continues = match self.state {
             State::Record => Continues::Record(self.partial.clone()),
             State::Unseen { remaining } => Continues::Unseen(remaining),
-            State::Start | State::Boundary | State::Padding { .. } | State::Switched => {
-                Continues::Nothing
-            }
+            State::Start | State::Boundary | State::Padding { .. } | State::Switched => Continues::Nothing,
         };
         Handover {
             at: self.position,
@@ -150,11 +148,7 @@ impl Stream {
     }
 
     /// Takes the next bytes, and tells `sink` of every record that they complete. After an error there is nothing more to feed.
-    pub fn feed<S: FnMut(&Record<'_>)>(
-        &mut self,
-        mut bytes: &[u8],
-        sink: &mut S,
-    ) -> Result<(), Box<Finding>> {
+    pub fn feed<S: FnMut(&Record<'_>)>(&mut self, mut bytes: &[u8], sink: &mut S) -> Result<(), Box<Finding>> {
         let block = u64::from(self.format.block_size());
         let segment = self.format.segment_size.bytes();
         while !bytes.is_empty() {
@@ -187,9 +181,7 @@ impl Stream {
 
     /// Passes over at most `limit` bytes.
     fn pass<'a>(&mut self, bytes: &'a [u8], limit: u64) -> &'a [u8] {
-        let length = usize::try_from(limit)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
+        let length = usize::try_from(limit).unwrap_or(usize::MAX).min(bytes.len());
         self.advance(length);
         bytes.get(length..).unwrap_or_default()
     }
@@ -198,11 +190,7 @@ impl Stream {
         self.position = self.position.plus(bytes as u64);
     }
 
-    fn page_header<'a>(
-        &mut self,
-        bytes: &'a [u8],
-        length: usize,
-    ) -> Result<&'a [u8], Box<Finding>> {
+    fn page_header<'a>(&mut self, bytes: &'a [u8], length: usize) -> Result<&'a [u8], Box<Finding>> {
         let missing = length.saturating_sub(self.header.len());
         let (part, rest) = bytes.split_at(missing.min(bytes.len()));
         let address = self.position.less(self.header.len() as u64);
@@ -228,11 +216,7 @@ impl Stream {
     }
 
     /// Takes a piece of one page, from behind its header.
-    fn body<S: FnMut(&Record<'_>)>(
-        &mut self,
-        mut piece: &[u8],
-        sink: &mut S,
-    ) -> Result<(), Box<Finding>> {
+    fn body<S: FnMut(&Record<'_>)>(&mut self, mut piece: &[u8], sink: &mut S) -> Result<(), Box<Finding>> {
         while !piece.is_empty() {
             piece = match self.state {
                 State::Start | State::Boundary => {
@@ -250,8 +234,7 @@ impl Stream {
                     let passed = piece.len().saturating_sub(rest.len());
                     self.unseen = self.unseen.saturating_add(passed as u64);
                     // `pass` took no more than remains.
-                    let remaining =
-                        remaining.saturating_sub(u32::try_from(passed).unwrap_or(u32::MAX));
+                    let remaining = remaining.saturating_sub(u32::try_from(passed).unwrap_or(u32::MAX));
                     self.state = if remaining == 0 {
                         self.behind_record(self.position)
                     } else {
@@ -313,8 +296,7 @@ impl Stream {
         let start = self.partial.start;
         if !self.partial.header.is_full() {
             let had = self.partial.header.len();
-            let (part, rest) =
-                piece.split_at(self.partial.header.remaining_capacity().min(piece.len()));
+            let (part, rest) = piece.split_at(self.partial.header.remaining_capacity().min(piece.len()));
             self.partial.header.extend(part.iter().copied());
             self.partial.got = self.partial.got.saturating_add(part.len() as u32);
             self.advance(part.len());
@@ -364,22 +346,12 @@ impl Stream {
     ) -> Result<&'a [u8], Box<Finding>> {
         let crc = crc32c_append(
             self.partial.crc,
-            self.partial
-                .header
-                .get(..HEADER_UNDER_CRC)
-                .unwrap_or_default(),
+            self.partial.header.get(..HEADER_UNDER_CRC).unwrap_or_default(),
         );
         if let Some(doubt) = self.doubt.take() {
             // Read to the length that it gives itself, the record is right or it is not.
-            let fault = if crc == header.crc {
-                doubt.page
-            } else {
-                doubt.record
-            };
-            return Err(Box::new(Finding {
-                fault,
-                witness: None,
-            }));
+            let fault = if crc == header.crc { doubt.page } else { doubt.record };
+            return Err(Box::new(Finding { fault, witness: None }));
         }
         let prefix = std::mem::take(&mut self.partial.prefix);
         self.complete(self.partial.start, header, crc, &prefix, sink)?;
@@ -470,9 +442,7 @@ impl Stream {
 
     fn check_given_up(&self, given_up: GivenUp, record: &Record<'_>) -> Result<(), Box<Finding>> {
         match (record.meaning(), given_up.record) {
-            (Some(Meaning::OverwriteContrecord { overwritten }), Some(start))
-                if overwritten != Some(start) =>
-            {
+            (Some(Meaning::OverwriteContrecord { overwritten }), Some(start)) if overwritten != Some(start) => {
                 Err(self.another_given_up(record.start, overwritten, start))
             }
             (Some(Meaning::OverwriteContrecord { .. }), _) => Ok(()),

@@ -1,10 +1,11 @@
 //! Verification of one segment file as its bytes come by.
 
-use std::io::{self, Read};
+use std::io;
 
 use arrayvec::ArrayVec;
 use sha2::{Digest, Sha256};
 
+use crate::commits::Commit;
 use crate::finding::Finding;
 use crate::format::WalFormat;
 use crate::handover::Handover;
@@ -78,11 +79,11 @@ pub struct SegmentOutcome {
 /// zero. Not covered by any check are the flag XLP_BKP_REMOVABLE, which PostgreSQL never reads, what follows an XLOG_SWITCH
 /// record, and [`SegmentSummary::unchecked_head`].
 pub struct SegmentVerifier {
-    name: SegmentName,
+    pub(crate) name: SegmentName,
     stream: Stream,
     tally: Tally,
     hasher: Option<Sha256>,
-    bytes: u64,
+    pub(crate) bytes: u64,
     all_zero: bool,
     stage: Stage,
 }
@@ -110,11 +111,17 @@ struct Tally {
 
 impl Tally {
     #[inline]
-    fn count(&mut self, record: &Record<'_>) {
+    fn count(&mut self, record: &Record<'_>, on_commit: &mut dyn FnMut(&Commit)) {
         self.records = self.records.saturating_add(1);
         self.last_end = Some(record.end);
         match record.meaning() {
-            Some(Meaning::Commit { at, .. }) => {
+            Some(Meaning::Commit { at, origin }) => {
+                on_commit(&Commit {
+                    at,
+                    lsn: record.start,
+                    end: record.end,
+                    origin,
+                });
                 self.commits = self.commits.saturating_add(1);
                 self.first_commit_at = self.first_commit_at.or(at);
                 self.last_commit_at = at.or(self.last_commit_at);
@@ -149,14 +156,8 @@ impl SegmentVerifier {
         history: Option<&TimelineHistory>,
         handover: Option<Handover>,
     ) -> Self {
-        let mut stream = Stream::new(
-            format,
-            Timelines::of_file(name.timeline, history),
-            name.start(),
-        );
-        if let Some(handover) =
-            handover.filter(|handover| handover.at() == name.start() && handover.fits(format))
-        {
+        let mut stream = Stream::new(format, Timelines::of_file(name.timeline, history), name.start());
+        if let Some(handover) = handover.filter(|handover| handover.at() == name.start() && handover.fits(format)) {
             stream.resume(handover);
         }
         Self {
@@ -182,14 +183,18 @@ impl SegmentVerifier {
 
     /// Takes the next bytes of the file. Once something is wrong, it only counts and hashes.
     pub fn feed(&mut self, chunk: &[u8]) {
-        let left = usize::try_from(self.name.size.bytes().saturating_sub(self.bytes))
-            .unwrap_or(usize::MAX);
+        self.feed_with(chunk, &mut |_| {});
+    }
+
+    /// The same, and tells `on_commit` of every commit that the bytes complete.
+    pub fn feed_with(&mut self, chunk: &[u8], on_commit: &mut dyn FnMut(&Commit)) {
+        let left = usize::try_from(self.name.size.bytes().saturating_sub(self.bytes)).unwrap_or(usize::MAX);
         let inside = chunk.get(..left).unwrap_or(chunk);
         self.all_zero = self.all_zero && inside.iter().all(|byte| *byte == 0);
         match &mut self.stage {
             Stage::Sound => {
                 let tally = &mut self.tally;
-                if let Err(finding) = self.stream.feed(inside, &mut |record| tally.count(record)) {
+                if let Err(finding) = self.stream.feed(inside, &mut |record| tally.count(record, on_commit)) {
                     self.found(finding, inside);
                 }
             }
@@ -208,10 +213,7 @@ impl SegmentVerifier {
             self.stage = Stage::Faulty(finding.fault);
             return;
         }
-        let next_page = finding
-            .fault
-            .lsn
-            .plus(u64::from(self.stream.format.block_size()));
+        let next_page = finding.fault.lsn.plus(u64::from(self.stream.format.block_size()));
         self.stage = Stage::Undecided {
             finding,
             next_page,
@@ -275,11 +277,7 @@ impl SegmentVerifier {
             Some(fault) => Err(fault),
             None => self.conclude(),
         };
-        SegmentOutcome {
-            bytes,
-            sha256,
-            result,
-        }
+        SegmentOutcome { bytes, sha256, result }
     }
 
     fn conclude(self) -> Result<SegmentSummary, Fault> {
@@ -299,7 +297,10 @@ impl SegmentVerifier {
         } else if self.bytes > size {
             let mut fault = self.fault_here(
                 Problem::Oversized,
-                format!("The file goes on behind byte {size}, where a segment ends ({} bytes were read).", self.bytes),
+                format!(
+                    "The file goes on behind byte {size}, where a segment ends ({} bytes were read).",
+                    self.bytes
+                ),
             );
             fault.offset = size;
             fault.lsn = self.name.end();
@@ -338,11 +339,7 @@ impl SegmentVerifier {
             first_commit_at: self.tally.first_commit_at,
             last_commit_at: self.tally.last_commit_at,
             restore_points: self.tally.restore_points,
-            end_of_data: self
-                .tally
-                .last_end
-                .filter(|_| switched)
-                .unwrap_or(self.name.end()),
+            end_of_data: self.tally.last_end.filter(|_| switched).unwrap_or(self.name.end()),
             switched,
             unchecked_head: self.stream.unseen,
             handover: self.stream.handover(),
@@ -371,32 +368,4 @@ fn nothing() -> Fault {
         lsn: Lsn::INVALID,
         sentence: String::new(),
     }
-}
-
-/// Enough to keep system calls cheap, and little enough to stay in the cache from the CRC to the hash.
-const CHUNK: usize = 256 << 10;
-
-/// Feeds all of `reader` to `verifier`, and tells `on_chunk` after every chunk how many bytes were read.
-///
-/// Of a file that is too long, at most one chunk behind a segment's end is read, so an endless stream ends too. A read error
-/// becomes the problem `unreadable`.
-pub fn verify_reader(
-    mut reader: impl Read,
-    mut verifier: SegmentVerifier,
-    on_chunk: &mut dyn FnMut(usize),
-) -> SegmentOutcome {
-    let size = verifier.name.size.bytes();
-    let mut chunk = vec![0_u8; CHUNK];
-    while verifier.bytes <= size {
-        match reader.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(length) => {
-                verifier.feed(chunk.get(..length).unwrap_or_default());
-                on_chunk(length);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return verifier.fail(&error),
-        }
-    }
-    verifier.finish()
 }

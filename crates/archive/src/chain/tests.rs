@@ -73,7 +73,7 @@ impl World {
         StoredFile {
             name,
             bytes: SIZE.bytes(),
-            changed_at: self.changes,
+            changed_at: PgTimestamp(self.changes),
             inode: 7,
         }
     }

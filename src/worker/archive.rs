@@ -1,0 +1,127 @@
+//! The worker's first duty: read what is new in the archive, once, and remember what was seen.
+
+use super::process;
+use crate::error::{Error, Result};
+use crate::inspection::{Inspection, choose_source};
+use crate::server::Server;
+use crate::shmem::{self, WorkerState};
+use crate::transaction::in_transaction;
+use crate::catalog;
+use archive::chain::Memory;
+use archive::{Derived, DirectoryStamp, Source, listing};
+use pgrx::pg_sys;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use wal::{Handover, PgTimestamp, SegmentName};
+
+/// An archive without news is looked through at most this share of the time: a file overwritten in place shows only then.
+const SHARE_OF_TIME: u32 = 50;
+
+/// What the worker remembers of the archive from tick to tick.
+#[derive(Default)]
+pub struct ArchiveDuty {
+    memory: Option<(Source, Memory)>,
+    last_look: Option<Look>,
+    unverified: u64,
+}
+
+struct Look {
+    began: Instant,
+    took: Duration,
+    stamp: Option<DirectoryStamp>,
+    flush: wal::Lsn,
+}
+
+impl ArchiveDuty {
+    /// Expected segments without a verdict, as of the last look.
+    pub fn unverified(&self) -> u64 {
+        self.unverified
+    }
+
+    /// Looks for news and verifies it.
+    ///
+    /// # Errors
+    /// Where the archive cannot be read: then nothing is concluded from it.
+    pub fn tick(&mut self, server: &Server) -> Result<()> {
+        let Derived { source, because } = choose_source(server)?;
+        shmem::update(|status| status.archive_source = shmem::cut(&format!("{source} ({because})")));
+        if self.memory.as_ref().is_none_or(|(known, _)| *known != source) {
+            self.memory = Some((source.clone(), Memory::new(now())));
+            self.last_look = None;
+        }
+        if !self.is_look_due(server, &source)? {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let mut inspection = Inspection::gather(server, &source)?;
+        in_transaction(|| inspection.load())?;
+        let Some((_, memory)) = &mut self.memory else {
+            return Ok(());
+        };
+        let plan = inspection.plan(memory, now())?;
+        if plan.has_absences() {
+            in_transaction(|| inspection.record_absences(&plan))?;
+        }
+        self.unverified = plan.unverified;
+        self.last_look = Some(Look { began, took: began.elapsed(), stamp: inspection.stamp(), flush: server.flush });
+        for text in &plan.to_read {
+            in_transaction(|| inspection.store_text(text.kind, &text.file.name))?;
+        }
+        self.verify(&inspection, plan.to_verify.iter().map(|segment| segment.segment).collect())
+    }
+
+    /// Whether anything can have changed. While a segment waits for its grace to end, time itself is the change.
+    fn is_look_due(&self, server: &Server, source: &Source) -> Result<bool> {
+        let Some(last) = &self.last_look else {
+            return Ok(true);
+        };
+        if self.unverified > 0 || last.stamp.is_none() || last.began.elapsed() >= last.took * SHARE_OF_TIME {
+            return Ok(true);
+        }
+        let size = server.format.segment_size.bytes();
+        let filled_since = server.flush.0 / size != last.flush.0 / size;
+        let stamp = listing::stamp(source).map_err(|error| Error::Archive(error.to_string()))?;
+        Ok(filled_since || last.stamp != Some(stamp))
+    }
+
+    /// Verifies the segments of `queue` in order, each in a transaction of its own that begins after the file was read.
+    fn verify(&mut self, inspection: &Inspection, mut queue: BTreeSet<SegmentName>) -> Result<()> {
+        let mut last: Option<(SegmentName, Option<Handover>)> = None;
+        while let Some(segment) = queue.pop_first() {
+            let waiting = i64::try_from(queue.len()).unwrap_or(i64::MAX);
+            shmem::update(|status| {
+                status.state = WorkerState::Verifying;
+                status.unverified_segments = waiting.saturating_add(1);
+            });
+            let before = match last.take() {
+                Some((previous, handover)) if inspection.predecessor(segment) == Some(previous) => handover,
+                _ => in_transaction(|| inspection.recorded_handover(segment))?,
+            };
+            let began = Instant::now();
+            let finding = inspection.verify(segment, before, &mut |_| process::answer_interrupts());
+            let took = began.elapsed();
+            let bytes = finding.bytes;
+            let next = in_transaction(|| {
+                let successor = inspection.successor_to_repeat(segment, &finding)?;
+                catalog::archive::store(&finding)?;
+                Ok(successor)
+            })?;
+            queue.extend(next);
+            shmem::update(|status| {
+                status.last_verified_segment = shmem::cut(&finding.name);
+                status.bytes_per_second = bytes as f64 / took.as_secs_f64().max(1e-6);
+                status.last_tick_at = now().0;
+            });
+            last = Some((segment, finding.handover.as_deref().and_then(|bytes| Handover::from_bytes(bytes).ok())));
+            self.unverified = u64::try_from(waiting).unwrap_or_default();
+            process::answer_interrupts();
+        }
+        shmem::update(|status| status.unverified_segments = 0);
+        Ok(())
+    }
+}
+
+fn now() -> PgTimestamp {
+    // SAFETY: reads the clock.
+    PgTimestamp(unsafe { pg_sys::GetCurrentTimestamp() })
+}
