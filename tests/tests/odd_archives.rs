@@ -92,7 +92,7 @@ fn an_unreadable_archive_is_the_workers_error_and_nothing_is_marked_missing() ->
     let away = scene.cluster.place("unmounted");
     out_of_reach(
         &scene,
-        || fs::set_permissions(directory, Permissions::from_mode(0)),
+        || fs::set_permissions(directory, Permissions::from_mode(0o000)),
         || fs::set_permissions(directory, Permissions::from_mode(0o755)),
     )
     .context("closed")?;
