@@ -55,8 +55,8 @@ CREATE TABLE backup_policies (
 );
 COMMENT ON TABLE backup_policies IS 'what should be backed up when, and how much loss and downtime is allowed';
 COMMENT ON COLUMN backup_policies.method IS 'who takes the backup; external: somebody else runs it, pg_backstop watches';
-COMMENT ON COLUMN backup_policies.schedule_cron IS 'five-field cron expression; refused at once where it does not parse';
-COMMENT ON COLUMN backup_policies.drill_cron IS 'when a restore should be rehearsed, as a cron expression';
+COMMENT ON COLUMN backup_policies.schedule_cron IS 'five-field cron expression, in UTC; refused at once where it does not parse';
+COMMENT ON COLUMN backup_policies.drill_cron IS 'when a restore should be rehearsed, as a cron expression in UTC';
 COMMENT ON COLUMN backup_policies.target_rpo IS 'NULL: the setting pg_backstop.target_rpo holds';
 COMMENT ON COLUMN backup_policies.target_rto IS 'NULL: the setting pg_backstop.target_rto holds';
 COMMENT ON COLUMN backup_policies.last_event_id IS 'the ledger event that describes this row';

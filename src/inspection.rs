@@ -125,15 +125,18 @@ impl Inspection {
 
     /// Enters what the plan says of files that are not there. Needs a transaction.
     pub fn record_absences(&self, plan: &Plan) -> Result<()> {
-        for segment in &plan.newly_pending {
-            let detail = if self.listing.segments.contains_key(segment) {
+        for (segment, mark) in &plan.newly_pending {
+            let detail = if mark.is_some() {
                 format!("{segment} is in {} and has not been verified yet.", self.source)
             } else if self.ready.contains(&segment.to_string()) {
                 format!("{segment} waits in pg_wal for the archiver to send it.")
             } else {
                 format!("{segment} is expected in {} and has not appeared there yet.", self.source)
             };
-            catalog::archive::store_absent(&self.absent_segment(segment, Status::Pending, None, detail))?;
+            catalog::archive::store_absent(&Absent {
+                waiting: mark.map(|mark| (i64::try_from(mark.bytes).unwrap_or(i64::MAX), mark.changed_at.0)),
+                ..self.absent_segment(segment, Status::Pending, None, detail)
+            })?;
         }
         for (segment, loss) in &plan.newly_missing {
             let detail = format!(
@@ -180,6 +183,7 @@ impl Inspection {
             status: status.as_str(),
             problem,
             detail,
+            waiting: None,
         }
     }
 
@@ -200,6 +204,7 @@ impl Inspection {
             status: status.as_str(),
             problem,
             detail,
+            waiting: None,
         })
     }
 

@@ -1,6 +1,7 @@
 //! The extension: magic, start-up and the order of the SQL. No logic lives here.
 
 mod api;
+mod assessment;
 mod catalog;
 mod compat;
 mod detection;
@@ -32,7 +33,7 @@ pub extern "C-unwind" fn _PG_init() {
     }
 }
 
-// Functions come where they are needed: the triggers need theirs and the tables.
+// Tables first, then what stands on them. Functions go where something needs them: before their triggers and their views.
 ::pgrx::extension_sql_file!("../sql/tables.sql", name = "tables");
 ::pgrx::extension_sql_file!(
     "../sql/triggers.sql",
@@ -41,13 +42,24 @@ pub extern "C-unwind" fn _PG_init() {
         "tables",
         api::ledger::ledger_lock,
         api::ledger::ledger_append,
-        api::ledger::ledger_refuse
+        api::ledger::ledger_refuse,
+        api::policy::check_schedules
     ]
 );
 ::pgrx::extension_sql_file!(
     "../sql/views/wal_archive_gaps.sql",
     name = "wal_archive_gaps",
-    requires = ["tables", api::archive::wal_directory_holds]
+    requires = [api::readiness::list_wal_archive_gaps]
+);
+::pgrx::extension_sql_file!(
+    "../sql/views/recovery_windows.sql",
+    name = "recovery_windows",
+    requires = [api::readiness::list_recovery_windows]
+);
+::pgrx::extension_sql_file!(
+    "../sql/views/recovery_readiness.sql",
+    name = "recovery_readiness",
+    requires = [api::readiness::assess_recovery_readiness]
 );
 ::pgrx::extension_sql_file!("../sql/views/v_archiver_status.sql", name = "v_archiver_status");
 ::pgrx::extension_sql_file!(
@@ -55,3 +67,11 @@ pub extern "C-unwind" fn _PG_init() {
     name = "v_worker_status",
     requires = [api::worker::worker_status]
 );
+::pgrx::extension_sql_file!("../sql/views/v_backup_status.sql", requires = ["tables"]);
+::pgrx::extension_sql_file!(
+    "../sql/views/v_policy_status.sql",
+    requires = ["tables", api::policy::cron_next]
+);
+::pgrx::extension_sql_file!("../sql/views/v_rto_rpo_monitoring.sql", requires = ["tables"]);
+// Last of all, so that it finds every object.
+::pgrx::extension_sql_file!("../sql/grants.sql", finalize);

@@ -65,11 +65,6 @@ impl Server {
         &self.data_directory
     }
 
-    /// The segment that holds the last byte on disk: the first one that is not complete.
-    pub fn current_segment(&self) -> SegmentName {
-        SegmentName::containing(self.timeline, self.flush, self.format.segment_size)
-    }
-
     /// Where the server keeps the file `name` of its WAL.
     pub fn wal_path(&self, name: &str) -> PathBuf {
         self.data_directory.join("pg_wal").join(name)

@@ -99,19 +99,3 @@ fn segment_argument(argument: &'static str, name: &str, size: SegmentSize) -> Re
         )
     })
 }
-
-/// Whether the server still has a segment in its own pg_wal.
-#[pg_extern(volatile, parallel_safe, strict)]
-pub fn wal_directory_holds(segment_name: &str) -> Result<bool, ErrorReport> {
-    Ok(holds(segment_name)?)
-}
-
-fn holds(name: &str) -> Result<bool> {
-    let server = Server::observe()?;
-    let Ok(segment) = SegmentName::parse(name, server.format.segment_size) else {
-        return Ok(false);
-    };
-    // A file ahead of what the server writes was recycled: it has the name, not yet the content.
-    let written = segment.end() <= server.flush;
-    Ok(written && server.wal_path(&segment.to_string()).is_file())
-}

@@ -23,10 +23,10 @@ fn ledger_image(ledgered: AnyElement) -> Image {
 }
 
 /// What a trigger gives back: the row to go on with, nothing after a statement trigger.
-type TriggerRow<'a> = Option<PgHeapTuple<'a, AllocatedByPostgres>>;
+pub(super) type TriggerRow<'a> = Option<PgHeapTuple<'a, AllocatedByPostgres>>;
 
 /// The SQLSTATE must not get lost in the wrapper of a trigger function, which panics on `Err`.
-fn or_report<T>(result: Result<T>) -> Result<T, ErrorReport> {
+pub(super) fn or_report<T>(result: Result<T>) -> Result<T, ErrorReport> {
     Ok(result.map_err(ErrorReport::from).unwrap_or_report())
 }
 

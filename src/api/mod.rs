@@ -5,6 +5,8 @@ mod argument;
 pub mod backup;
 mod incremental;
 pub mod ledger;
+pub mod policy;
+pub mod readiness;
 pub mod recovery;
 mod server;
 mod storage;

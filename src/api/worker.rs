@@ -56,7 +56,7 @@ type WorkerStatusRow = (
 );
 
 /// What the worker says of itself. Without `shared_preload_libraries` only what pg_stat_activity shows.
-#[pg_extern(volatile, parallel_restricted)]
+#[pg_extern(stable, parallel_restricted)]
 pub fn worker_status() -> Result<
     TableIterator<
         'static,

@@ -220,17 +220,21 @@ pub struct Absent {
     pub problem: Option<&'static str>,
     /// One sentence.
     pub detail: String,
+    /// Size and ctime (microseconds since 2000-01-01 UTC) of the stored file that waits to be read.
+    pub waiting: Option<(i64, i64)>,
 }
 
 /// Stores that a segment is not there. What was known of its content stays: it tells what to look for elsewhere.
 pub fn store_absent(absent: &Absent) -> Result<()> {
     static ABSENT: Statement = Statement::new(
         "INSERT INTO @extschema@.wal_archive AS w
-             (segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+             (segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail, stored_bytes, stored_changed_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          ON CONFLICT (segment_name) DO UPDATE SET
-             status = EXCLUDED.status, problem = EXCLUDED.problem, detail = EXCLUDED.detail
-           WHERE w.status <> 'acknowledged'",
+             status = EXCLUDED.status, problem = EXCLUDED.problem, detail = EXCLUDED.detail,
+             stored_bytes = CASE EXCLUDED.status WHEN 'pending' THEN EXCLUDED.stored_bytes ELSE w.stored_bytes END,
+             stored_changed_at =
+                 CASE EXCLUDED.status WHEN 'pending' THEN EXCLUDED.stored_changed_at ELSE w.stored_changed_at END",
     );
     ABSENT.write(
         &[
@@ -241,6 +245,8 @@ pub fn store_absent(absent: &Absent) -> Result<()> {
             absent.status.into(),
             absent.problem.into(),
             absent.detail.as_str().into(),
+            absent.waiting.map(|(bytes, _)| bytes).into(),
+            absent.waiting.and_then(|(_, changed_at)| time(changed_at)).into(),
         ],
         |_| Ok(()),
     )
@@ -252,72 +258,6 @@ pub fn forget(name: &str) -> Result<()> {
     static FORGET: Statement = Statement::new("DELETE FROM @extschema@.wal_archive WHERE segment_name = $1");
     FORGET_POINTS.write(&[name.into()], |_| Ok(()))?;
     FORGET.write(&[name.into()], |_| Ok(()))
-}
-
-/// A row that is not `verified`, of a segment.
-#[derive(Clone, Debug)]
-pub struct Broken {
-    /// The segment's name.
-    pub name: String,
-    /// Its status.
-    pub status: String,
-    /// Its problem.
-    pub problem: Option<String>,
-}
-
-/// Segments that recovery could not read, those still to be read, and acknowledged ones.
-pub fn broken() -> Result<Vec<Broken>> {
-    static BROKEN: Statement = Statement::new(
-        "SELECT segment_name, status, problem FROM @extschema@.wal_archive
-          WHERE status <> 'verified' AND start_lsn IS NOT NULL ORDER BY timeline_id, start_lsn",
-    );
-    BROKEN.read(&[], |rows| {
-        rows.map(|row| {
-            Ok(Broken { name: row.need(1, "a segment name")?, status: row.need(2, "a status")?, problem: row.get(3)? })
-        })
-        .collect()
-    })
-}
-
-/// First and last position of verified segments: timeline, start, end.
-pub fn extents() -> Result<Vec<(u32, u64, u64)>> {
-    static EXTENTS: Statement = Statement::new(
-        "SELECT t.timeline_id, f.start_lsn, l.end_lsn
-           FROM (WITH RECURSIVE timelines AS (
-                    (SELECT timeline_id FROM @extschema@.wal_archive WHERE timeline_id IS NOT NULL
-                      ORDER BY timeline_id LIMIT 1)
-                    UNION ALL
-                    SELECT (SELECT w.timeline_id FROM @extschema@.wal_archive w WHERE w.timeline_id > p.timeline_id
-                             ORDER BY w.timeline_id LIMIT 1)
-                      FROM timelines p WHERE p.timeline_id IS NOT NULL)
-                 SELECT timeline_id FROM timelines WHERE timeline_id IS NOT NULL) t,
-                LATERAL (SELECT w.start_lsn FROM @extschema@.wal_archive w
-                          WHERE w.timeline_id = t.timeline_id AND w.status = 'verified' AND w.end_lsn IS NOT NULL
-                          ORDER BY w.end_lsn LIMIT 1) f,
-                LATERAL (SELECT w.end_lsn FROM @extschema@.wal_archive w
-                          WHERE w.timeline_id = t.timeline_id AND w.status = 'verified' AND w.end_lsn IS NOT NULL
-                          ORDER BY w.end_lsn DESC LIMIT 1) l",
-    );
-    EXTENTS.read(&[], |rows| {
-        rows.map(|row| {
-            Ok((
-                row.need::<i32>(1, "a timeline")?.unsigned_abs(),
-                row.need::<PgLsn>(2, "an LSN")?.0,
-                row.need::<PgLsn>(3, "an LSN")?.0,
-            ))
-        })
-        .collect()
-    })
-}
-
-/// Time of the last commit in verified WAL that ends at or before `end` on `timeline`.
-pub fn last_commit_before(timeline: u32, end: u64) -> Result<Option<TimestampWithTimeZone>> {
-    static LAST: Statement = Statement::new(
-        "SELECT last_commit_at FROM @extschema@.wal_archive
-          WHERE timeline_id = $1 AND end_lsn <= $2 AND status = 'verified' AND last_commit_at IS NOT NULL
-          ORDER BY end_lsn DESC LIMIT 1",
-    );
-    LAST.read(&[signed(timeline).into(), PgLsn(end).into()], |rows| rows.first().map_or(Ok(None), |row| row.get(1)))
 }
 
 /// A point in time as SQL has it; `None` for what is no valid timestamp.

@@ -6,12 +6,14 @@
 pub mod archive;
 pub mod backup;
 pub mod detection;
+pub mod facts;
 mod extension;
 mod image;
 pub mod ledger;
 pub mod ledger_check;
 mod lsn;
 pub mod recovery;
+pub mod samples;
 mod scope;
 mod statement;
 pub mod worker;

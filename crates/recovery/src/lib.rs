@@ -81,3 +81,6 @@ pub fn survey(facts: &Facts) -> Survey {
         protection,
     }
 }
+
+#[cfg(test)]
+mod tests;

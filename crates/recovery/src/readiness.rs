@@ -386,6 +386,3 @@ fn objectives(facts: &Facts, survey: &Survey, oldest: &OldestCommit, rpo: Option
 fn clause(message: &str) -> &str {
     message.trim().trim_end_matches(['.', ';'])
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,6 @@
 //! Verification of one segment file as its bytes come by.
 
-use std::io::{self, Read};
+use std::io;
 
 use arrayvec::ArrayVec;
 use sha2::{Digest, Sha256};
@@ -79,11 +79,11 @@ pub struct SegmentOutcome {
 /// zero. Not covered by any check are the flag XLP_BKP_REMOVABLE, which PostgreSQL never reads, what follows an XLOG_SWITCH
 /// record, and [`SegmentSummary::unchecked_head`].
 pub struct SegmentVerifier {
-    name: SegmentName,
+    pub(crate) name: SegmentName,
     stream: Stream,
     tally: Tally,
     hasher: Option<Sha256>,
-    bytes: u64,
+    pub(crate) bytes: u64,
     all_zero: bool,
     stage: Stage,
 }
@@ -368,32 +368,4 @@ fn nothing() -> Fault {
         lsn: Lsn::INVALID,
         sentence: String::new(),
     }
-}
-
-/// Enough to keep system calls cheap, and little enough to stay in the cache from the CRC to the hash.
-const CHUNK: usize = 256 << 10;
-
-/// Feeds all of `reader` to `verifier`, and tells `on_chunk` after every chunk how many bytes were read.
-///
-/// Of a file that is too long, at most one chunk behind a segment's end is read, so an endless stream ends too. A read error
-/// becomes the problem `unreadable`.
-pub fn verify_reader(
-    mut reader: impl Read,
-    mut verifier: SegmentVerifier,
-    on_chunk: &mut dyn FnMut(usize),
-) -> SegmentOutcome {
-    let size = verifier.name.size.bytes();
-    let mut chunk = vec![0_u8; CHUNK];
-    while verifier.bytes <= size {
-        match reader.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(length) => {
-                verifier.feed(chunk.get(..length).unwrap_or_default());
-                on_chunk(length);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return verifier.fail(&error),
-        }
-    }
-    verifier.finish()
 }

@@ -1,0 +1,59 @@
+//! Verification of a segment that is read from somewhere.
+
+use std::io::{self, Read};
+
+use crate::verifier::{SegmentOutcome, SegmentVerifier};
+
+/// Reads segments, one after the other, through one buffer.
+pub struct SegmentReader {
+    chunk: Vec<u8>,
+}
+
+impl SegmentReader {
+    /// Enough to keep system calls cheap, and little enough to stay in the cache from the CRC to the hash.
+    const CHUNK: usize = 256 << 10;
+
+    /// A reader, with its buffer of 256 kB.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            chunk: vec![0; Self::CHUNK],
+        }
+    }
+
+    /// Feeds all of `reader` to `verifier`, and tells `on_chunk` after every chunk how many bytes were read.
+    ///
+    /// Of a file that is too long, at most one chunk behind a segment's end is read, so an endless stream ends too. A read
+    /// error becomes the problem `unreadable`.
+    pub fn verify(
+        &mut self,
+        mut reader: impl Read,
+        mut verifier: SegmentVerifier,
+        on_chunk: &mut dyn FnMut(usize),
+    ) -> SegmentOutcome {
+        let size = verifier.name.size.bytes();
+        while verifier.bytes <= size {
+            match reader.read(&mut self.chunk) {
+                Ok(0) => break,
+                Ok(length) => {
+                    verifier.feed(self.chunk.get(..length).unwrap_or_default());
+                    on_chunk(length);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return verifier.fail(&error),
+            }
+        }
+        verifier.finish()
+    }
+}
+
+impl Default for SegmentReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// [`SegmentReader::verify`] for a single segment.
+pub fn verify_reader(reader: impl Read, verifier: SegmentVerifier, on_chunk: &mut dyn FnMut(usize)) -> SegmentOutcome {
+    SegmentReader::new().verify(reader, verifier, on_chunk)
+}
