@@ -33,7 +33,9 @@ impl Assessment {
             receivers: facts::receivers()?,
             archiver: Archiver {
                 mode_on: matches!(archive_mode.as_str(), "on" | "always"),
-                source: choose_source(server).map(|derived| derived.source.to_string()).map_err(|error| error.to_string()),
+                source: choose_source(server)
+                    .map(|derived| derived.source.to_string())
+                    .map_err(|error| error.to_string()),
                 unreadable: None,
                 failing: facts::archiver_failure()?,
                 grace: settings::archive_grace(),
@@ -66,7 +68,10 @@ pub fn oldest_commit(server: &Server, exposure: Option<&mut Exposure>, between: 
     };
     match exposure.measure(server, between) {
         Ok(None) => OldestCommit::None,
-        Ok(Some(commit)) => match commit.at.and_then(|at| DateTime::from_timestamp_micros(at.unix_micros())) {
+        Ok(Some(commit)) => match commit
+            .at
+            .and_then(|at| DateTime::from_timestamp_micros(at.unix_micros()))
+        {
             Some(at) => OldestCommit::At(at),
             None => OldestCommit::Unknown(format!("the commit at {} has no time", commit.lsn)),
         },
@@ -80,7 +85,10 @@ fn worker_fact() -> Result<WorkerFact> {
             catalog::archive::time(status.last_tick_at).filter(|_| status.last_tick_at != 0),
             Some(status.last_error.as_str().to_owned()).filter(|error| !error.is_empty()),
         ),
-        None => (catalog::worker::running()?.and_then(|running| running.last_tick_at), None),
+        None => (
+            catalog::worker::running()?.and_then(|running| running.last_tick_at),
+            None,
+        ),
     };
     Ok(WorkerFact {
         last_tick_at: last_tick_at.and_then(facts::moment),

@@ -49,7 +49,9 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     require_primary("verify_wal_archive")?;
     let server = Server::observe()?;
     let size = server.format.segment_size;
-    let from = from.map(|name| segment_argument("from_segment", name, size)).transpose()?;
+    let from = from
+        .map(|name| segment_argument("from_segment", name, size))
+        .transpose()?;
     let to = to.map(|name| segment_argument("to_segment", name, size)).transpose()?;
     if let (Some(from), Some(to)) = (from, to)
         && from.number > to.number
@@ -80,12 +82,18 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
             pgrx::check_for_interrupts!();
         });
         catalog::archive::store(&finding)?;
-        last = Some((segment, finding.handover.as_deref().and_then(|bytes| Handover::from_bytes(bytes).ok())));
+        last = Some((
+            segment,
+            finding
+                .handover
+                .as_deref()
+                .and_then(|bytes| Handover::from_bytes(bytes).ok()),
+        ));
     }
     if from.is_none() && to.is_none() {
         for (kind, name) in inspection.held_others() {
             inspection.store_text(kind, name)?;
-            }
+        }
     }
     Ok(())
 }

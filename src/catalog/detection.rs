@@ -11,7 +11,9 @@ pub fn oldest_needed_wal() -> Result<Option<u64>> {
             AND backup_type IN ('full', 'incremental', 'differential')
             AND (system_identifier IS NULL OR system_identifier = (SELECT system_identifier FROM pg_control_system()))",
     );
-    OLDEST.read(&[], |rows| Ok(rows.one("the oldest LSN")?.get::<PgLsn>(1)?.map(|lsn| lsn.0)))
+    OLDEST.read(&[], |rows| {
+        Ok(rows.one("the oldest LSN")?.get::<PgLsn>(1)?.map(|lsn| lsn.0))
+    })
 }
 
 /// A base backup as its backup history file tells of it.

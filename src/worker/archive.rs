@@ -1,12 +1,12 @@
 //! The worker's first duty: read what is new in the archive, once, and remember what was seen.
 
 use super::process;
+use crate::catalog;
 use crate::error::{Error, Result};
 use crate::inspection::{Inspection, choose_source};
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
 use crate::transaction::in_transaction;
-use crate::catalog;
 use archive::chain::Memory;
 use archive::{Derived, DirectoryStamp, Source, listing};
 use pgrx::pg_sys;
@@ -63,11 +63,19 @@ impl ArchiveDuty {
             in_transaction(|| inspection.record_absences(&plan))?;
         }
         self.unverified = plan.unverified;
-        self.last_look = Some(Look { began, took: began.elapsed(), stamp: inspection.stamp(), flush: server.flush });
+        self.last_look = Some(Look {
+            began,
+            took: began.elapsed(),
+            stamp: inspection.stamp(),
+            flush: server.flush,
+        });
         for text in &plan.to_read {
             in_transaction(|| inspection.store_text(text.kind, &text.file.name))?;
         }
-        self.verify(&inspection, plan.to_verify.iter().map(|segment| segment.segment).collect())
+        self.verify(
+            &inspection,
+            plan.to_verify.iter().map(|segment| segment.segment).collect(),
+        )
     }
 
     /// Whether anything can have changed. While a segment waits for its grace to end, time itself is the change.
@@ -112,7 +120,13 @@ impl ArchiveDuty {
                 status.bytes_per_second = bytes as f64 / took.as_secs_f64().max(1e-6);
                 status.last_tick_at = now().0;
             });
-            last = Some((segment, finding.handover.as_deref().and_then(|bytes| Handover::from_bytes(bytes).ok())));
+            last = Some((
+                segment,
+                finding
+                    .handover
+                    .as_deref()
+                    .and_then(|bytes| Handover::from_bytes(bytes).ok()),
+            ));
             self.unverified = u64::try_from(waiting).unwrap_or_default();
             process::answer_interrupts();
         }

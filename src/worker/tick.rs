@@ -85,7 +85,11 @@ fn publish_identity(database: &CStr) {
 unsafe extern "C-unwind" fn withdraw_identity(_code: std::ffi::c_int, _argument: pg_sys::Datum) {
     shmem::update(|status| {
         status.pid = 0;
-        status.state = if status.stop_requested { WorkerState::Stopped } else { WorkerState::Waiting };
+        status.state = if status.stop_requested {
+            WorkerState::Stopped
+        } else {
+            WorkerState::Waiting
+        };
     });
 }
 
@@ -128,7 +132,11 @@ impl Worker {
         let extension = in_transaction(catalog::worker::find_fitting_extension)?;
         if self.extension != extension {
             // Another extension means other tables: nothing remembered holds for them.
-            *self = Self { reported: std::mem::take(&mut self.reported), extension, ..Self::default() };
+            *self = Self {
+                reported: std::mem::take(&mut self.reported),
+                extension,
+                ..Self::default()
+            };
         }
         if extension.is_none() {
             return Ok(WorkerState::WaitingForExtension);
