@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::inspection::choose_source;
 use crate::server::{self, Exposure, Server};
 use crate::{settings, shmem};
+use archive::listing;
 use chrono::{DateTime, Utc};
 use recovery::{Archiver, Facts, OldestCommit, Survey, Verdict, WorkerFact, assess, survey};
 
@@ -20,6 +21,8 @@ impl Assessment {
     /// Gathers the facts. Reads only; needs a transaction, and works on a standby.
     pub fn gather(server: &Server) -> Result<Self> {
         let archive_mode = server::setting(c"archive_mode").unwrap_or_default();
+        let source = choose_source(server).map(|derived| derived.source);
+        let unreadable = source.as_ref().ok().and_then(|source| listing::stamp(source).err());
         let facts = Facts {
             now: Utc::now(),
             size: server.format.segment_size,
@@ -33,10 +36,10 @@ impl Assessment {
             receivers: facts::receivers()?,
             archiver: Archiver {
                 mode_on: matches!(archive_mode.as_str(), "on" | "always"),
-                source: choose_source(server)
-                    .map(|derived| derived.source.to_string())
+                source: source
+                    .map(|source| source.to_string())
                     .map_err(|error| error.to_string()),
-                unreadable: None,
+                unreadable: unreadable.map(|error| error.to_string()),
                 failing: facts::archiver_failure()?,
                 grace: settings::archive_grace(),
             },

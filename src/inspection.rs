@@ -11,7 +11,7 @@ use archive::chain::{self, Inputs, Loss, Mark, Memory, Plan, Recorded};
 use archive::expected::{self, Stretch};
 use archive::{Derived, Listing, Setting, Source, Status, derive, listing};
 use std::collections::{BTreeMap, BTreeSet};
-use wal::{Handover, Lsn, PgTimestamp, Problem, SegmentName, TimelineHistory, WalFileName};
+use wal::{Handover, PgTimestamp, Problem, SegmentName, TimelineHistory, WalFileName};
 
 /// Where archived WAL is read, and a clause that says which setting led there.
 ///
@@ -99,7 +99,8 @@ impl Inspection {
                 }
             }
         }
-        let needed_from = catalog::detection::oldest_needed_wal()?.map(Lsn);
+        let backups = catalog::facts::backups(self.server.format.system_identifier.cast_signed())?;
+        let needed_from = recovery::backups::needed_from(&backups, &self.history, size);
         let held = self.listing.segments.keys().copied();
         let begin = expected::begin(needed_from, &self.history, held, self.server.flush);
         self.stretches = expected::expected(&self.history, size, begin, self.server.flush);

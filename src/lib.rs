@@ -1,5 +1,6 @@
 //! The extension: magic, start-up and the order of the SQL. No logic lives here.
 
+mod advisory;
 mod api;
 mod assessment;
 mod catalog;

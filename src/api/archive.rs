@@ -1,6 +1,7 @@
 //! Looking at the archive from SQL.
 
 use super::server::require_primary;
+use crate::advisory;
 use crate::catalog::{self, PgLsn};
 use crate::error::{Error, Result};
 use crate::inspection::{Inspection, choose_source};
@@ -63,6 +64,7 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
         ));
     }
     let source = choose_source(&server)?.source;
+    advisory::write_findings();
     let mut inspection = Inspection::gather(&server, &source)?;
     inspection.load()?;
     // SAFETY: reads the clock.

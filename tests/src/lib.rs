@@ -16,6 +16,7 @@ pub mod settings;
 pub mod template;
 pub mod wait;
 pub mod waldump;
+pub mod worker;
 
 pub use archive::Archive;
 pub use cluster::{Cluster, Shutdown};

@@ -57,3 +57,19 @@ fn parse(line: &str, segment_size: u64) -> Option<Record> {
         description: line.split_once("desc: ")?.1.to_owned(),
     })
 }
+
+/// How many transactions committed in the WAL of an archive, from its first segment to its last.
+///
+/// # Errors
+/// When `pg_waldump` cannot read it.
+pub fn commits(server: &Server, archive: &Path, first: &str, last: &str) -> Result<u64> {
+    let mut command = server.program("pg_waldump")?;
+    let output = process::output(
+        command
+            .args(["--rmgr=Transaction", "-p"])
+            .arg(archive)
+            .args([first, last]),
+    )?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter(|line| line.contains("desc: COMMIT")).count() as u64)
+}
