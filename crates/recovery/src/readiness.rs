@@ -346,8 +346,10 @@ fn gap_sentence(gap: &Gap, place: &str, newest: Option<i64>) -> String {
 fn objectives(facts: &Facts, survey: &Survey, oldest: &OldestCommit, rpo: Option<f64>, reasons: &mut Reasons) {
     let protection = &survey.protection;
     if let (Some(protected), OldestCommit::Unknown(why)) = (protection.protected, oldest) {
+        // Behind a gap this is to be expected, and the gap is certain: its weight must not be hidden.
+        let behind_a_gap = survey.gaps.iter().any(|gap| gap.affects_newest);
         reasons.add(
-            Readiness::Unknown,
+            if behind_a_gap { Readiness::AtRisk } else { Readiness::Unknown },
             format!(
                 "How old the oldest commit behind the protected LSN, {protected}, is cannot be said: {}.",
                 clause(why)
