@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::inspection::choose_source;
 use crate::server::{self, Exposure, Server};
 use crate::{settings, shmem};
+use archive::listing;
 use chrono::{DateTime, Utc};
 use recovery::{Archiver, Facts, OldestCommit, Survey, Verdict, WorkerFact, assess, survey};
 
@@ -20,6 +21,8 @@ impl Assessment {
     /// Gathers the facts. Reads only; needs a transaction, and works on a standby.
     pub fn gather(server: &Server) -> Result<Self> {
         let archive_mode = server::setting(c"archive_mode").unwrap_or_default();
+        let source = choose_source(server).map(|derived| derived.source);
+        let unreadable = source.as_ref().ok().and_then(|source| listing::stamp(source).err());
         let facts = Facts {
             now: Utc::now(),
             size: server.format.segment_size,
@@ -33,8 +36,10 @@ impl Assessment {
             receivers: facts::receivers()?,
             archiver: Archiver {
                 mode_on: matches!(archive_mode.as_str(), "on" | "always"),
-                source: choose_source(server).map(|derived| derived.source.to_string()).map_err(|error| error.to_string()),
-                unreadable: None,
+                source: source
+                    .map(|source| source.to_string())
+                    .map_err(|error| error.to_string()),
+                unreadable: unreadable.map(|error| error.to_string()),
                 failing: facts::archiver_failure()?,
                 grace: settings::archive_grace(),
             },
@@ -66,7 +71,10 @@ pub fn oldest_commit(server: &Server, exposure: Option<&mut Exposure>, between: 
     };
     match exposure.measure(server, between) {
         Ok(None) => OldestCommit::None,
-        Ok(Some(commit)) => match commit.at.and_then(|at| DateTime::from_timestamp_micros(at.unix_micros())) {
+        Ok(Some(commit)) => match commit
+            .at
+            .and_then(|at| DateTime::from_timestamp_micros(at.unix_micros()))
+        {
             Some(at) => OldestCommit::At(at),
             None => OldestCommit::Unknown(format!("the commit at {} has no time", commit.lsn)),
         },
@@ -80,7 +88,10 @@ fn worker_fact() -> Result<WorkerFact> {
             catalog::archive::time(status.last_tick_at).filter(|_| status.last_tick_at != 0),
             Some(status.last_error.as_str().to_owned()).filter(|error| !error.is_empty()),
         ),
-        None => (catalog::worker::running()?.and_then(|running| running.last_tick_at), None),
+        None => (
+            catalog::worker::running()?.and_then(|running| running.last_tick_at),
+            None,
+        ),
     };
     Ok(WorkerFact {
         last_tick_at: last_tick_at.and_then(facts::moment),

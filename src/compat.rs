@@ -26,10 +26,7 @@ pub const MAJOR: wal::Major = {
 ///
 /// # Safety
 /// `handler` must be safe to run in a signal handler of this process.
-pub unsafe fn set_signal_handler(
-    signal: u32,
-    handler: unsafe extern "C-unwind" fn(std::ffi::c_int),
-) {
+pub unsafe fn set_signal_handler(signal: u32, handler: unsafe extern "C-unwind" fn(std::ffi::c_int)) {
     let signal = signal as std::ffi::c_int;
     // SAFETY: as promised by the caller.
     unsafe {

@@ -18,7 +18,11 @@ pub fn record(server: &Server, history: &TimelineHistory, file: &str, backup: &B
     detection::record(&Detected {
         file: file.to_owned(),
         label: backup.label.clone(),
-        backup_type: if backup.incremental_from.is_some() { "incremental" } else { "full" },
+        backup_type: if backup.incremental_from.is_some() {
+            "incremental"
+        } else {
+            "full"
+        },
         timeline: backup.start_timeline.0,
         start: backup.start_lsn.0,
         end: backup.stop_lsn.0,

@@ -11,7 +11,7 @@ use archive::chain::{self, Inputs, Loss, Mark, Memory, Plan, Recorded};
 use archive::expected::{self, Stretch};
 use archive::{Derived, Listing, Setting, Source, Status, derive, listing};
 use std::collections::{BTreeMap, BTreeSet};
-use wal::{Handover, Lsn, PgTimestamp, Problem, SegmentName, TimelineHistory, WalFileName};
+use wal::{Handover, PgTimestamp, Problem, SegmentName, TimelineHistory, WalFileName};
 
 /// Where archived WAL is read, and a clause that says which setting led there.
 ///
@@ -20,7 +20,10 @@ use wal::{Handover, Lsn, PgTimestamp, Problem, SegmentName, TimelineHistory, Wal
 pub fn choose_source(server: &Server) -> Result<Derived> {
     let setting = settings::archive_source();
     match Setting::parse(&setting).map_err(|error| Error::Archive(error.to_string()))? {
-        Setting::Fixed(source) => Ok(Derived { source, because: "pg_backstop.archive_source says so".to_owned() }),
+        Setting::Fixed(source) => Ok(Derived {
+            source,
+            because: "pg_backstop.archive_source says so".to_owned(),
+        }),
         Setting::Auto => derive(
             &server::setting(c"archive_command").unwrap_or_default(),
             &server::setting(c"archive_library").unwrap_or_default(),
@@ -75,7 +78,10 @@ impl Inspection {
         let size = self.server.format.segment_size;
         for row in catalog::archive::recorded()? {
             let recorded = Recorded {
-                status: row.status.parse().map_err(|_| Error::UnexpectedAnswer { what: "a known status" })?,
+                status: row
+                    .status
+                    .parse()
+                    .map_err(|_| Error::UnexpectedAnswer { what: "a known status" })?,
                 mark: row.stored_bytes.zip(row.changed_at).map(|(bytes, changed_at)| Mark {
                     bytes: bytes.unsigned_abs(),
                     changed_at: PgTimestamp(changed_at),
@@ -93,7 +99,8 @@ impl Inspection {
                 }
             }
         }
-        let needed_from = catalog::detection::oldest_needed_wal()?.map(Lsn);
+        let backups = catalog::facts::backups(self.server.format.system_identifier.cast_signed())?;
+        let needed_from = recovery::backups::needed_from(&backups, &self.history, size);
         let held = self.listing.segments.keys().copied();
         let begin = expected::begin(needed_from, &self.history, held, self.server.flush);
         self.stretches = expected::expected(&self.history, size, begin, self.server.flush);
@@ -131,7 +138,10 @@ impl Inspection {
             } else if self.ready.contains(&segment.to_string()) {
                 format!("{segment} waits in pg_wal for the archiver to send it.")
             } else {
-                format!("{segment} is expected in {} and has not appeared there yet.", self.source)
+                format!(
+                    "{segment} is expected in {} and has not appeared there yet.",
+                    self.source
+                )
             };
             catalog::archive::store_absent(&Absent {
                 waiting: mark.map(|mark| (i64::try_from(mark.bytes).unwrap_or(i64::MAX), mark.changed_at.0)),
@@ -146,12 +156,7 @@ impl Inspection {
                 self.source,
                 why(*loss)
             );
-            catalog::archive::store_absent(&self.absent_segment(
-                segment,
-                Status::Missing,
-                Some("missing"),
-                detail,
-            ))?;
+            catalog::archive::store_absent(&self.absent_segment(segment, Status::Missing, Some("missing"), detail))?;
         }
         for timeline in &plan.newly_pending_histories {
             self.absent_history(timeline.0, Status::Pending, None, "has not appeared there yet.")?;
@@ -187,13 +192,7 @@ impl Inspection {
         }
     }
 
-    fn absent_history(
-        &self,
-        timeline: u32,
-        status: Status,
-        problem: Option<&'static str>,
-        what: &str,
-    ) -> Result<()> {
+    fn absent_history(&self, timeline: u32, status: Status, problem: Option<&'static str>, what: &str) -> Result<()> {
         let name = format!("{timeline:08X}.history");
         let detail = format!("{name} is expected in {} {what}", self.source);
         catalog::archive::store_absent(&Absent {
@@ -210,12 +209,20 @@ impl Inspection {
 
     /// Segments that the archive holds and that the archiver is not about to send again, in order.
     pub fn to_reread(&self) -> impl Iterator<Item = SegmentName> + '_ {
-        self.listing.segments.keys().filter(|segment| !self.ready.contains(&segment.to_string())).copied()
+        self.listing
+            .segments
+            .keys()
+            .filter(|segment| !self.ready.contains(&segment.to_string()))
+            .copied()
     }
 
     /// History and backup history files that the archive holds.
     pub fn held_others(&self) -> impl Iterator<Item = (WalFileName, &str)> {
-        let texts = self.listing.others.iter().filter(|(kind, _)| !matches!(kind, WalFileName::Partial(_)));
+        let texts = self
+            .listing
+            .others
+            .iter()
+            .filter(|(kind, _)| !matches!(kind, WalFileName::Partial(_)));
         texts.map(|(kind, file)| (*kind, file.name.as_str()))
     }
 
@@ -225,8 +232,14 @@ impl Inspection {
         let Some(next) = segment.next() else {
             return Ok(None);
         };
-        let next = SegmentName { timeline: self.history.timeline_of_segment(next.number, next.size), ..next };
-        let was_verified = self.segments.get(&next).is_some_and(|row| row.status == Status::Verified);
+        let next = SegmentName {
+            timeline: self.history.timeline_of_segment(next.number, next.size),
+            ..next
+        };
+        let was_verified = self
+            .segments
+            .get(&next)
+            .is_some_and(|row| row.status == Status::Verified);
         if !was_verified || finding.handover.is_none() || !self.listing.segments.contains_key(&next) {
             return Ok(None);
         }
@@ -238,7 +251,10 @@ impl Inspection {
     pub fn predecessor(&self, segment: SegmentName) -> Option<SegmentName> {
         let previous = segment.previous()?;
         let history = self.history.as_of(segment.timeline)?;
-        Some(SegmentName { timeline: history.timeline_of_segment(previous.number, previous.size), ..previous })
+        Some(SegmentName {
+            timeline: history.timeline_of_segment(previous.number, previous.size),
+            ..previous
+        })
     }
 
     /// What the segment in front of `segment` handed over, as recorded. Needs a transaction.
@@ -252,12 +268,7 @@ impl Inspection {
     }
 
     /// Reads one segment of the archive. Touches no table.
-    pub fn verify(
-        &self,
-        segment: SegmentName,
-        before: Option<Handover>,
-        between: &mut dyn FnMut(usize),
-    ) -> Finding {
+    pub fn verify(&self, segment: SegmentName, before: Option<Handover>, between: &mut dyn FnMut(usize)) -> Finding {
         let history = self.history.as_of(segment.timeline);
         verification::look_at_segment(&self.server, history.as_ref(), &self.source, segment, before, between)
     }

@@ -1,5 +1,6 @@
 //! The extension: magic, start-up and the order of the SQL. No logic lives here.
 
+mod advisory;
 mod api;
 mod assessment;
 mod catalog;
@@ -21,8 +22,12 @@ use pgrx::prelude::*;
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     // SAFETY: plain variables of the server, set before any library is loaded.
-    let (upgrading, preloading) =
-        unsafe { (pg_sys::IsBinaryUpgrade, pg_sys::process_shared_preload_libraries_in_progress) };
+    let (upgrading, preloading) = unsafe {
+        (
+            pg_sys::IsBinaryUpgrade,
+            pg_sys::process_shared_preload_libraries_in_progress,
+        )
+    };
     if upgrading {
         return;
     }

@@ -8,9 +8,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use wal::{
-    Commit, CommitScanner, Lsn, ScanProgress, SegmentName, SegmentSize, Timeline, TimelineHistory, WalFormat,
-};
+use wal::{Commit, CommitScanner, Lsn, ScanProgress, SegmentName, SegmentSize, Timeline, TimelineHistory, WalFormat};
 
 /// The server as it is now. Taken anew for each tick: a promotion changes the timeline.
 #[derive(Clone, Debug)]
@@ -34,9 +32,14 @@ impl Server {
     pub fn observe() -> Result<Self> {
         // SAFETY: plain variables and functions of the server without side effects.
         let (standby, segment_size, system_identifier) = unsafe {
-            (pg_sys::RecoveryInProgress(), pg_sys::wal_segment_size, pg_sys::GetSystemIdentifier())
+            (
+                pg_sys::RecoveryInProgress(),
+                pg_sys::wal_segment_size,
+                pg_sys::GetSystemIdentifier(),
+            )
         };
-        let segment_size = SegmentSize::new(segment_size.unsigned_abs()).map_err(|error| Error::Server(error.to_string()))?;
+        let segment_size =
+            SegmentSize::new(segment_size.unsigned_abs()).map_err(|error| Error::Server(error.to_string()))?;
         let mut timeline: pg_sys::TimeLineID = 0;
         // SAFETY: each is called in the state of the server for which it exists.
         let flush = unsafe {
@@ -121,7 +124,10 @@ impl Exposure {
 
     /// A search from `protected` on.
     pub fn after(server: &Server, protected: Lsn) -> Self {
-        Self { protected, scanner: CommitScanner::new(&server.format, protected) }
+        Self {
+            protected,
+            scanner: CommitScanner::new(&server.format, protected),
+        }
     }
 
     /// The position after which commits count.
@@ -139,7 +145,9 @@ impl Exposure {
         loop {
             let progress = self
                 .scanner
-                .advance(server.flush, Self::BUDGET, &mut |number| server.open_wal(&history, number))
+                .advance(server.flush, Self::BUDGET, &mut |number| {
+                    server.open_wal(&history, number)
+                })
                 .map_err(|error| Error::server_file(&server.wal_path(""), error))?;
             match progress {
                 ScanProgress::Found(commit) => return Ok(Some(commit)),

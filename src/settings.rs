@@ -4,10 +4,8 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
 use std::time::Duration;
 
-static DATABASE: GucSetting<Option<CString>> =
-    GucSetting::<Option<CString>>::new(Some(c"postgres"));
-static ARCHIVE_SOURCE: GucSetting<Option<CString>> =
-    GucSetting::<Option<CString>>::new(Some(c"auto"));
+static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"postgres"));
+static ARCHIVE_SOURCE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"auto"));
 static CHECK_INTERVAL_MS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static ARCHIVE_GRACE_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static TARGET_RPO_S: GucSetting<i32> = GucSetting::<i32>::new(5 * 60);
@@ -21,10 +19,9 @@ pub fn database() -> CString {
 
 /// Where archived WAL is read, as the administrator wrote it.
 pub fn archive_source() -> String {
-    ARCHIVE_SOURCE.get().map_or_else(
-        || "auto".to_owned(),
-        |value| value.to_string_lossy().into_owned(),
-    )
+    ARCHIVE_SOURCE
+        .get()
+        .map_or_else(|| "auto".to_owned(), |value| value.to_string_lossy().into_owned())
 }
 
 /// The worker's tick.
@@ -64,7 +61,11 @@ pub fn define(preloading: bool) {
         c"Database that the worker attaches to.",
         c"The extension must be created there. A change takes a server restart.",
         &DATABASE,
-        if preloading { GucContext::Postmaster } else { GucContext::Sighup },
+        if preloading {
+            GucContext::Postmaster
+        } else {
+            GucContext::Sighup
+        },
         GucFlags::default(),
     );
     GucRegistry::define_string_guc(

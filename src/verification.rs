@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::io::Read;
 use wal::{
-    BackupHistory, Handover, Problem, SegmentName, SegmentVerifier, Timeline, TimelineHistory, WalFileName, verify_reader,
+    BackupHistory, Handover, Problem, SegmentName, SegmentVerifier, Timeline, TimelineHistory, WalFileName,
+    verify_reader,
 };
 
 // History and backup history files are a few lines of text. What is larger is none.
@@ -89,9 +90,9 @@ pub fn look_at_text(
 ) -> TextFinding {
     let timeline = match kind {
         WalFileName::History(timeline) => timeline,
-        WalFileName::Segment(segment)
-        | WalFileName::Partial(segment)
-        | WalFileName::BackupHistory { segment, .. } => segment.timeline,
+        WalFileName::Segment(segment) | WalFileName::Partial(segment) | WalFileName::BackupHistory { segment, .. } => {
+            segment.timeline
+        }
     };
     let mut finding = Finding {
         name: name.to_owned(),
@@ -104,7 +105,8 @@ pub fn look_at_text(
     let judged = read_text(source, name, &mut finding).and_then(|content| match kind {
         WalFileName::History(_) => judge_history(server, history, timeline, name, &content),
         WalFileName::BackupHistory { .. } => {
-            let parsed = BackupHistory::parse(&content).map_err(|error| (Problem::BadHistory, format!("{name}: {error}.")))?;
+            let parsed =
+                BackupHistory::parse(&content).map_err(|error| (Problem::BadHistory, format!("{name}: {error}.")))?;
             backup = Some(parsed);
             Ok(())
         }
@@ -128,7 +130,10 @@ fn read_text(source: &Source, name: &str, finding: &mut Finding) -> Result<Vec<u
         .map_err(|error| (Problem::Unreadable, format!("{name} could not be read: {error}.")))?;
     if content.len() as u64 > LONGEST_TEXT {
         let bytes = finding.bytes;
-        return Err((Problem::Oversized, format!("{name} has {bytes} bytes, where a few hundred were expected.")));
+        return Err((
+            Problem::Oversized,
+            format!("{name} has {bytes} bytes, where a few hundred were expected."),
+        ));
     }
     if content.is_empty() {
         return Err((Problem::Empty, format!("{name} is empty.")));
@@ -160,9 +165,11 @@ fn judge_history(
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

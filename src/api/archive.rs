@@ -1,6 +1,7 @@
 //! Looking at the archive from SQL.
 
 use super::server::require_primary;
+use crate::advisory;
 use crate::catalog::{self, PgLsn};
 use crate::error::{Error, Result};
 use crate::inspection::{Inspection, choose_source};
@@ -49,7 +50,9 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     require_primary("verify_wal_archive")?;
     let server = Server::observe()?;
     let size = server.format.segment_size;
-    let from = from.map(|name| segment_argument("from_segment", name, size)).transpose()?;
+    let from = from
+        .map(|name| segment_argument("from_segment", name, size))
+        .transpose()?;
     let to = to.map(|name| segment_argument("to_segment", name, size)).transpose()?;
     if let (Some(from), Some(to)) = (from, to)
         && from.number > to.number
@@ -61,6 +64,7 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
         ));
     }
     let source = choose_source(&server)?.source;
+    advisory::write_findings();
     let mut inspection = Inspection::gather(&server, &source)?;
     inspection.load()?;
     // SAFETY: reads the clock.
@@ -80,12 +84,18 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
             pgrx::check_for_interrupts!();
         });
         catalog::archive::store(&finding)?;
-        last = Some((segment, finding.handover.as_deref().and_then(|bytes| Handover::from_bytes(bytes).ok())));
+        last = Some((
+            segment,
+            finding
+                .handover
+                .as_deref()
+                .and_then(|bytes| Handover::from_bytes(bytes).ok()),
+        ));
     }
     if from.is_none() && to.is_none() {
         for (kind, name) in inspection.held_others() {
             inspection.store_text(kind, name)?;
-            }
+        }
     }
     Ok(())
 }

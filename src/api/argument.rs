@@ -4,6 +4,7 @@ use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
+use super::server;
 use crate::error::{Error, Result};
 
 /// The value, if it is one of those allowed.
@@ -84,9 +85,7 @@ pub fn finite(argument: &'static str, time: TimestampWithTimeZone) -> Result<()>
 
 /// Refuses a time that has not come yet.
 pub fn not_in_the_future(argument: &'static str, time: TimestampWithTimeZone) -> Result<()> {
-    // SAFETY: reads the clock.
-    let now = unsafe { pg_sys::GetCurrentTimestamp() };
-    if pg_sys::TimestampTz::from(time) > now {
+    if pg_sys::TimestampTz::from(time) > server::now() {
         return Err(Error::invalid(
             format!("{argument} is in the future: {time}"),
             "What is recorded has begun.",

@@ -122,7 +122,7 @@ fn complete(
     })?;
     if !ended {
         // Another session was faster, after the look above.
-        let known = backup::known(id)?.ok_or(Error::NotFound {
+        let known = backup::known_now(id)?.ok_or(Error::NotFound {
             kind: "backup",
             key: id,
             hint: SEE_HISTORY,
@@ -175,10 +175,14 @@ fn require_running(id: i64, wanted: &str, known: &backup::Known) -> Result<()> {
 ///
 /// Writes nothing where there are none. Needs a transaction on a primary.
 pub fn fail_abandoned_backups(timeout: Duration) -> Result<u64> {
-    let timeout = timeout.as_secs_f64();
-    if !backup::any_abandoned(timeout)? {
+    let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+    let bound = server::started_at().max(server::now().saturating_sub(seconds.saturating_mul(1_000_000)));
+    let bound = TimestampWithTimeZone::try_from(bound).map_err(|_| Error::UnexpectedAnswer {
+        what: "a time on the clock",
+    })?;
+    if !backup::any_running_since_before(bound)? {
         return Ok(0);
     }
     ledger::lock_chain()?;
-    backup::fail_abandoned(timeout)
+    backup::fail_abandoned(bound, seconds)
 }

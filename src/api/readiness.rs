@@ -44,8 +44,16 @@ pub fn assess_recovery_readiness() -> Result<
         Some(window) => times(&assessment, window)?,
         None => (None, None),
     };
-    let age = assessment.facts.worker.last_tick_at.map(|at| seconds_since(at, assessment.facts.now));
-    let alarming = verdict.reasons.iter().filter(|reason| reason.weight != recovery::Readiness::Ready).count();
+    let age = assessment
+        .facts
+        .worker
+        .last_tick_at
+        .map(|at| seconds_since(at, assessment.facts.now));
+    let alarming = verdict
+        .reasons
+        .iter()
+        .filter(|reason| reason.weight != recovery::Readiness::Ready)
+        .count();
     let row = (
         verdict.status.as_str().to_owned(),
         from,
@@ -148,7 +156,11 @@ fn times(
     assessment: &Assessment,
     window: &Window,
 ) -> Result<(Option<TimestampWithTimeZone>, Option<TimestampWithTimeZone>)> {
-    let backup = assessment.facts.backups.iter().find(|backup| backup.id == window.backup_id);
+    let backup = assessment
+        .facts
+        .backups
+        .iter()
+        .find(|backup| backup.id == window.backup_id);
     let from = backup.and_then(|backup| backup.finished_at).and_then(timestamp);
     let to = facts::last_commit_before(window.timeline, window.to_lsn)?;
     // Without a commit since, the end of the backup is the last moment that can be reached.

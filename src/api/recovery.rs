@@ -184,27 +184,33 @@ fn complete(mut recovery: recovery::Ended<'_>) -> Result<(Option<AnyNumeric>, Op
             argument::finite(name, time)?;
         }
     }
-    ledger::lock_chain()?;
-    let known = known_running(recovery.id)?;
+    let known = recovery::known(recovery.id)?.ok_or_else(|| not_found(recovery.id))?;
+    require_running(recovery.id, &known)?;
     // A rehearsal goes on elsewhere: what this server last replayed has nothing to do with it.
     recovery.ask_this_server = !known.is_drill && recovery.status == "completed";
-    match recovery::end(&recovery)? {
-        Some(objectives) => Ok(objectives),
-        // Only a transaction whose snapshot is older than the lock comes here.
-        None => known_running(recovery.id).and(Err(Error::UnexpectedAnswer {
-            what: "one changed recovery",
-        })),
+    ledger::lock_chain()?;
+    if let Some(objectives) = recovery::end(&recovery)? {
+        return Ok(objectives);
     }
+    // Another session was faster, after the look above.
+    let known = recovery::known_now(recovery.id)?.ok_or_else(|| not_found(recovery.id))?;
+    require_running(recovery.id, &known)?;
+    Err(Error::UnexpectedAnswer {
+        what: "one changed recovery",
+    })
 }
 
-fn known_running(id: i64) -> Result<recovery::Known> {
-    let known = recovery::known(id)?.ok_or(Error::NotFound {
+fn not_found(id: i64) -> Error {
+    Error::NotFound {
         kind: "recovery",
         key: id,
         hint: SEE_HISTORY,
-    })?;
+    }
+}
+
+fn require_running(id: i64, known: &recovery::Known) -> Result<()> {
     if known.status == "running" {
-        return Ok(known);
+        return Ok(());
     }
     Err(Error::WrongState {
         message: format!("recovery {id} is not running"),

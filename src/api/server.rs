@@ -43,6 +43,18 @@ impl WalPosition {
     }
 }
 
+/// The time now, in µs since 2000 (TimestampTz).
+pub fn now() -> pg_sys::TimestampTz {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// When the server was started, in µs since 2000 (TimestampTz).
+pub fn started_at() -> pg_sys::TimestampTz {
+    // SAFETY: set by the postmaster.
+    unsafe { pg_sys::PgStartTime }
+}
+
 /// The cluster's identity, as pg_control_system() shows it.
 pub fn system_identifier() -> i64 {
     // SAFETY: reads the copy of the control file that the server holds in memory.

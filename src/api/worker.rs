@@ -82,7 +82,17 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
         let row = catalog::worker::running()?.map(|running| {
             let database = Some(running.database);
             let state = "running without shared memory".to_owned();
-            (Some(running.pid), database, state, running.last_tick_at, None, None, None, None, None)
+            (
+                Some(running.pid),
+                database,
+                state,
+                running.last_tick_at,
+                None,
+                None,
+                None,
+                None,
+                None,
+            )
         });
         return Ok(row.into_iter().collect());
     };

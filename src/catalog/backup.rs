@@ -3,6 +3,7 @@
 use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 
+use super::statement::Rows;
 use super::{PgLsn, Statement};
 use crate::error::Result;
 
@@ -102,12 +103,21 @@ static KNOWN: Statement = Statement::new(
      FROM @extschema@.backup_history WHERE id = $1",
 );
 
-/// The backup of that id.
+/// The backup of that id, as the caller's transaction sees it.
 pub fn known(id: i64) -> Result<Option<Known>> {
-    KNOWN.read(&[id.into()], |rows| {
+    KNOWN.read(&[id.into()], Known::from_rows)
+}
+
+/// The backup of that id, as it is now.
+pub fn known_now(id: i64) -> Result<Option<Known>> {
+    KNOWN.read_latest(&[id.into()], Known::from_rows)
+}
+
+impl Known {
+    fn from_rows(rows: Rows) -> Result<Option<Self>> {
         rows.first()
             .map(|row| {
-                Ok(Known {
+                Ok(Self {
                     status: row.need(1, "the backup's status")?,
                     path: row.get(2)?,
                     error: row.get(3)?,
@@ -117,7 +127,7 @@ pub fn known(id: i64) -> Result<Option<Known>> {
                 })
             })
             .transpose()
-    })
+    }
 }
 
 /// How a backup ended.
@@ -168,16 +178,13 @@ pub fn end(backup: &Ended<'_>) -> Result<bool> {
     END.write(&args, |rows| Ok(rows.processed() == 1))
 }
 
-static ANY_ABANDONED: Statement = Statement::new(
-    "SELECT FROM @extschema@.backup_history
-     WHERE status = 'running'
-       AND (started_at < pg_postmaster_start_time() OR started_at < clock_timestamp() - make_interval(secs => $1))
-     LIMIT 1",
-);
+// One bound, and not now() less an interval, so that the partial index answers it however many backups run.
+static ANY_ABANDONED: Statement =
+    Statement::new("SELECT FROM @extschema@.backup_history WHERE status = 'running' AND started_at < $1 LIMIT 1");
 
-/// Whether a running backup is older than the server's last start or than `timeout_seconds`.
-pub fn any_abandoned(timeout_seconds: f64) -> Result<bool> {
-    ANY_ABANDONED.read(&[timeout_seconds.into()], |rows| Ok(rows.processed() > 0))
+/// Whether a running backup began before `bound`.
+pub fn any_running_since_before(bound: TimestampWithTimeZone) -> Result<bool> {
+    ANY_ABANDONED.read(&[bound.into()], |rows| Ok(rows.processed() > 0))
 }
 
 static FAIL_ABANDONED: Statement = Statement::new(
@@ -186,16 +193,15 @@ static FAIL_ABANDONED: Statement = Statement::new(
          error = CASE WHEN started_at < pg_postmaster_start_time()
              THEN 'The server was started at ' || to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
                   || ' UTC, after this backup began, and nobody had recorded its end: a backup does not outlive its server.'
-             ELSE 'Nobody recorded the end of this backup within '
-                  || make_interval(secs => $1) || ' (pg_backstop.running_backup_timeout).'
+             ELSE 'Nobody recorded the end of this backup within ' || $2 || ' s (pg_backstop.running_backup_timeout).'
          END
-     WHERE status = 'running'
-       AND (started_at < pg_postmaster_start_time() OR started_at < clock_timestamp() - make_interval(secs => $1))",
+     WHERE status = 'running' AND started_at < $1",
 );
 
-/// Marks such backups failed, with the reason, and returns how many they were.
-pub fn fail_abandoned(timeout_seconds: f64) -> Result<u64> {
-    FAIL_ABANDONED.write(&[timeout_seconds.into()], |rows| Ok(rows.processed()))
+/// Marks running backups that began before `bound` failed, with the reason, and returns how many they were. `bound` is the
+/// server's last start, or `timeout_seconds` ago where that is later.
+pub fn fail_abandoned(bound: TimestampWithTimeZone, timeout_seconds: i64) -> Result<u64> {
+    FAIL_ABANDONED.write(&[bound.into(), timeout_seconds.into()], |rows| Ok(rows.processed()))
 }
 
 /// A range of WAL that is recorded as a backup.

@@ -3,17 +3,6 @@
 use super::{PgLsn, Statement};
 use crate::error::Result;
 
-/// Start of the oldest WAL that a completed backup needs; `None` without any such backup.
-pub fn oldest_needed_wal() -> Result<Option<u64>> {
-    static OLDEST: Statement = Statement::new(
-        "SELECT min(start_lsn) FROM @extschema@.backup_history
-          WHERE status = 'completed' AND verification <> 'failed' AND start_lsn IS NOT NULL
-            AND backup_type IN ('full', 'incremental', 'differential')
-            AND (system_identifier IS NULL OR system_identifier = (SELECT system_identifier FROM pg_control_system()))",
-    );
-    OLDEST.read(&[], |rows| Ok(rows.one("the oldest LSN")?.get::<PgLsn>(1)?.map(|lsn| lsn.0)))
-}
-
 /// A base backup as its backup history file tells of it.
 #[derive(Clone, Debug)]
 pub struct Detected {

@@ -72,8 +72,13 @@ pub fn broken_histories() -> Result<Vec<BrokenHistory>> {
           WHERE status IN ('missing', 'corrupt', 'foreign') AND segment_name LIKE '%.history'",
     );
     HISTORIES.read(&[], |rows| {
-        rows.map(|row| Ok(BrokenHistory { timeline: timeline(row.get(1)?), problem: row.need(2, "a problem")? }))
-            .collect()
+        rows.map(|row| {
+            Ok(BrokenHistory {
+                timeline: timeline(row.get(1)?),
+                problem: row.need(2, "a problem")?,
+            })
+        })
+        .collect()
     })
 }
 
@@ -116,7 +121,9 @@ pub fn receivers() -> Result<Vec<Lsn>> {
           WHERE r.flush_lsn IS NOT NULL AND r.state IN ('streaming', 'catchup') AND r.application_name <> 'pg_basebackup'
             AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')",
     );
-    RECEIVERS.read(&[], |rows| rows.map(|row| Ok(Lsn(row.need::<PgLsn>(1, "an LSN")?.0))).collect())
+    RECEIVERS.read(&[], |rows| {
+        rows.map(|row| Ok(Lsn(row.need::<PgLsn>(1, "an LSN")?.0))).collect()
+    })
 }
 
 /// The archiver's last failure, if nothing was archived since.
@@ -151,12 +158,16 @@ pub fn last_commit_before(timeline: Timeline, end: Lsn) -> Result<Option<Timesta
           ORDER BY end_lsn DESC LIMIT 1",
     );
     let timeline = i32::try_from(timeline.0).unwrap_or(i32::MAX);
-    LAST.read(&[timeline.into(), PgLsn(end.0).into()], |rows| rows.first().map_or(Ok(None), |row| row.get(1)))
+    LAST.read(&[timeline.into(), PgLsn(end.0).into()], |rows| {
+        rows.first().map_or(Ok(None), |row| row.get(1))
+    })
 }
 
 /// A word of one of the tables' lists.
 fn word<T: std::str::FromStr>(text: String) -> Result<T> {
-    text.parse().map_err(|_| Error::UnexpectedAnswer { what: "a word that this version knows" })
+    text.parse().map_err(|_| Error::UnexpectedAnswer {
+        what: "a word that this version knows",
+    })
 }
 
 fn timeline(id: Option<i32>) -> Timeline {

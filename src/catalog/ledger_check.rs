@@ -128,6 +128,8 @@ pub fn out_of_turn() -> Result<Option<OutOfTurn>> {
 pub enum Difference {
     /// The row has no event.
     NoEvent,
+    /// The row refers to an event that is not there, newer than all of its events.
+    NoNewestEvent,
     /// The row is gone, and no event says so.
     Gone,
     /// The row is there, though its newest event deleted it.
@@ -140,7 +142,7 @@ pub enum Difference {
 
 /// A row that is not what the ledger says.
 pub struct Differing {
-    /// The newest event of the row.
+    /// The newest event of the row, or the missing one that it refers to.
     pub event: Option<i64>,
     /// The row.
     pub row: i64,
@@ -152,8 +154,10 @@ pub struct Differing {
 macro_rules! differing {
     ($table:literal) => {
         Statement::new(concat!(
-            "SELECT event.id, coalesce(event.row_id, ledgered.id),
+            "SELECT CASE WHEN ledgered.last_event_id > event.id THEN ledgered.last_event_id ELSE event.id END AS event,
+                    coalesce(event.row_id, ledgered.id) AS row,
                     CASE WHEN event.id IS NULL THEN 'no event'
+                         WHEN ledgered.last_event_id > event.id THEN 'no newest event'
                          WHEN ledgered.id IS NULL THEN 'gone'
                          WHEN event.operation = 'DELETE' THEN 'returned'
                          WHEN event.image <> ledgered.image THEN 'columns'
@@ -174,7 +178,7 @@ macro_rules! differing {
                 OR (ledgered.id IS NULL) <> (event.operation = 'DELETE')
                 OR (event.operation <> 'DELETE'
                     AND (event.image <> ledgered.image OR ledgered.last_event_id IS DISTINCT FROM event.id))
-             ORDER BY event.id NULLS LAST, 2 LIMIT 1"
+             ORDER BY 1 NULLS LAST, 2 LIMIT 1"
         ))
     };
 }
@@ -202,6 +206,7 @@ pub fn differing(table: &str) -> Result<Option<Differing>> {
                     row: row.need(2, "the row")?,
                     difference: match kind.as_str() {
                         "no event" => Difference::NoEvent,
+                        "no newest event" => Difference::NoNewestEvent,
                         "gone" => Difference::Gone,
                         "returned" => Difference::Returned,
                         "columns" => Difference::Columns(row.get(4)?.unwrap_or_default()),

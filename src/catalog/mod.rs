@@ -6,8 +6,8 @@
 pub mod archive;
 pub mod backup;
 pub mod detection;
-pub mod facts;
 mod extension;
+pub mod facts;
 mod image;
 pub mod ledger;
 pub mod ledger_check;

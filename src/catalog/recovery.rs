@@ -3,6 +3,7 @@
 use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 
+use super::statement::Rows;
 use super::{PgLsn, Statement};
 use crate::error::Result;
 
@@ -72,12 +73,21 @@ pub struct Known {
 static KNOWN: Statement =
     Statement::new("SELECT status, is_drill, end_time, error FROM @extschema@.recovery_history WHERE id = $1");
 
-/// The recovery of that id.
+/// The recovery of that id, as the caller's transaction sees it.
 pub fn known(id: i64) -> Result<Option<Known>> {
-    KNOWN.read(&[id.into()], |rows| {
+    KNOWN.read(&[id.into()], Known::from_rows)
+}
+
+/// The recovery of that id, as it is now.
+pub fn known_now(id: i64) -> Result<Option<Known>> {
+    KNOWN.read_latest(&[id.into()], Known::from_rows)
+}
+
+impl Known {
+    fn from_rows(rows: Rows) -> Result<Option<Self>> {
         rows.first()
             .map(|row| {
-                Ok(Known {
+                Ok(Self {
                     status: row.need(1, "the recovery's status")?,
                     is_drill: row.need(2, "whether it is a rehearsal")?,
                     end_time: row.get(3)?,
@@ -85,7 +95,7 @@ pub fn known(id: i64) -> Result<Option<Known>> {
                 })
             })
             .transpose()
-    })
+    }
 }
 
 /// How a recovery ended.

@@ -18,7 +18,10 @@ pub fn find_fitting_extension() -> Result<Option<Extension>> {
     };
     let objects: String = INSTALLED.read(&[], |rows| rows.one("the extension's row")?.need(1, "a version"))?;
     if objects != VERSION {
-        return Err(Error::OtherVersion { library: VERSION, objects });
+        return Err(Error::OtherVersion {
+            library: VERSION,
+            objects,
+        });
     }
     Ok(Some(extension))
 }
@@ -42,7 +45,11 @@ pub fn running() -> Result<Option<Running>> {
     RUNNING.read(&[], |rows| {
         rows.first()
             .map(|row| {
-                Ok(Running { pid: row.need(1, "a pid")?, database: row.need(2, "a name")?, last_tick_at: row.get(3)? })
+                Ok(Running {
+                    pid: row.need(1, "a pid")?,
+                    database: row.need(2, "a name")?,
+                    last_tick_at: row.get(3)?,
+                })
             })
             .transpose()
     })

@@ -6,7 +6,7 @@ use crate::inspection::{Inspection, choose_source};
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
 use crate::transaction::in_transaction;
-use crate::catalog;
+use crate::{advisory, catalog};
 use archive::chain::Memory;
 use archive::{Derived, DirectoryStamp, Source, listing};
 use pgrx::pg_sys;
@@ -22,7 +22,8 @@ const SHARE_OF_TIME: u32 = 50;
 pub struct ArchiveDuty {
     memory: Option<(Source, Memory)>,
     last_look: Option<Look>,
-    unverified: u64,
+    awaited: u64,
+    queued: u64,
 }
 
 struct Look {
@@ -35,7 +36,7 @@ struct Look {
 impl ArchiveDuty {
     /// Expected segments without a verdict, as of the last look.
     pub fn unverified(&self) -> u64 {
-        self.unverified
+        self.awaited.saturating_add(self.queued)
     }
 
     /// Looks for news and verifies it.
@@ -55,19 +56,32 @@ impl ArchiveDuty {
         let began = Instant::now();
         let mut inspection = Inspection::gather(server, &source)?;
         in_transaction(|| inspection.load())?;
+        let took = began.elapsed();
         let Some((_, memory)) = &mut self.memory else {
             return Ok(());
         };
         let plan = inspection.plan(memory, now())?;
-        if plan.has_absences() {
-            in_transaction(|| inspection.record_absences(&plan))?;
+        let queue: BTreeSet<SegmentName> = plan.to_verify.iter().map(|segment| segment.segment).collect();
+        let queued = u64::try_from(queue.len()).unwrap_or(u64::MAX);
+        self.awaited = plan.unverified.saturating_sub(queued);
+        self.queued = queued;
+        if plan.has_absences() && write(|| inspection.record_absences(&plan))?.is_none() {
+            return Ok(());
         }
-        self.unverified = plan.unverified;
-        self.last_look = Some(Look { began, took: began.elapsed(), stamp: inspection.stamp(), flush: server.flush });
         for text in &plan.to_read {
-            in_transaction(|| inspection.store_text(text.kind, &text.file.name))?;
+            if write(|| inspection.store_text(text.kind, &text.file.name))?.is_none() {
+                return Ok(());
+            }
         }
-        self.verify(&inspection, plan.to_verify.iter().map(|segment| segment.segment).collect())
+        if self.verify(&inspection, queue)? {
+            self.last_look = Some(Look {
+                began,
+                took,
+                stamp: inspection.stamp(),
+                flush: server.flush,
+            });
+        }
+        Ok(())
     }
 
     /// Whether anything can have changed. While a segment waits for its grace to end, time itself is the change.
@@ -75,7 +89,7 @@ impl ArchiveDuty {
         let Some(last) = &self.last_look else {
             return Ok(true);
         };
-        if self.unverified > 0 || last.stamp.is_none() || last.began.elapsed() >= last.took * SHARE_OF_TIME {
+        if self.unverified() > 0 || last.stamp.is_none() || last.began.elapsed() >= last.took * SHARE_OF_TIME {
             return Ok(true);
         }
         let size = server.format.segment_size.bytes();
@@ -85,14 +99,12 @@ impl ArchiveDuty {
     }
 
     /// Verifies the segments of `queue` in order, each in a transaction of its own that begins after the file was read.
-    fn verify(&mut self, inspection: &Inspection, mut queue: BTreeSet<SegmentName>) -> Result<()> {
+    /// Returns `false` where it gave way to a call of `verify_wal_archive()`: the rest is for a later tick.
+    fn verify(&mut self, inspection: &Inspection, mut queue: BTreeSet<SegmentName>) -> Result<bool> {
         let mut last: Option<(SegmentName, Option<Handover>)> = None;
-        while let Some(segment) = queue.pop_first() {
-            let waiting = i64::try_from(queue.len()).unwrap_or(i64::MAX);
-            shmem::update(|status| {
-                status.state = WorkerState::Verifying;
-                status.unverified_segments = waiting.saturating_add(1);
-            });
+        while let Some(segment) = queue.first().copied() {
+            self.queued = u64::try_from(queue.len()).unwrap_or(u64::MAX);
+            self.publish(Some(WorkerState::Verifying));
             let before = match last.take() {
                 Some((previous, handover)) if inspection.predecessor(segment) == Some(previous) => handover,
                 _ => in_transaction(|| inspection.recorded_handover(segment))?,
@@ -100,25 +112,53 @@ impl ArchiveDuty {
             let began = Instant::now();
             let finding = inspection.verify(segment, before, &mut |_| process::answer_interrupts());
             let took = began.elapsed();
-            let bytes = finding.bytes;
-            let next = in_transaction(|| {
+            let stored = write(|| {
                 let successor = inspection.successor_to_repeat(segment, &finding)?;
                 catalog::archive::store(&finding)?;
                 Ok(successor)
             })?;
-            queue.extend(next);
+            let Some(successor) = stored else {
+                return Ok(false);
+            };
+            queue.pop_first();
+            queue.extend(successor);
             shmem::update(|status| {
                 status.last_verified_segment = shmem::cut(&finding.name);
-                status.bytes_per_second = bytes as f64 / took.as_secs_f64().max(1e-6);
+                status.bytes_per_second = finding.bytes as f64 / took.as_secs_f64().max(1e-6);
                 status.last_tick_at = now().0;
             });
-            last = Some((segment, finding.handover.as_deref().and_then(|bytes| Handover::from_bytes(bytes).ok())));
-            self.unverified = u64::try_from(waiting).unwrap_or_default();
+            last = Some((
+                segment,
+                finding
+                    .handover
+                    .as_deref()
+                    .and_then(|bytes| Handover::from_bytes(bytes).ok()),
+            ));
             process::answer_interrupts();
         }
-        shmem::update(|status| status.unverified_segments = 0);
-        Ok(())
+        self.queued = 0;
+        self.publish(None);
+        Ok(true)
     }
+
+    fn publish(&self, state: Option<WorkerState>) {
+        let unverified = i64::try_from(self.unverified()).unwrap_or(i64::MAX);
+        shmem::update(|status| {
+            status.unverified_segments = unverified;
+            status.state = state.unwrap_or(status.state);
+        });
+    }
+}
+
+/// A transaction that writes findings; `None`, and nothing done, where a call of `verify_wal_archive()` is writing them.
+fn write<R>(body: impl FnOnce() -> Result<R>) -> Result<Option<R>> {
+    in_transaction(|| {
+        if advisory::try_write_findings() {
+            body().map(Some)
+        } else {
+            Ok(None)
+        }
+    })
 }
 
 fn now() -> PgTimestamp {

@@ -82,6 +82,8 @@ impl SampleDuty {
             return true;
         }
         // WAL that cannot be read here is an error elsewhere, see oldest_commit().
-        since.measure(server, &mut process::answer_interrupts).is_ok_and(|commit| commit.is_some())
+        since
+            .measure(server, &mut process::answer_interrupts)
+            .is_ok_and(|commit| commit.is_some())
     }
 }

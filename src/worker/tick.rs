@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
 use crate::transaction::{caught, in_transaction};
-use crate::{catalog, settings};
+use crate::{advisory, catalog, settings};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::CStr;
@@ -15,16 +15,13 @@ use std::ffi::CStr;
 // Readers of WAL know the extension's own commits by it; see origin.h, DoNotReplicateId.
 const BOOKKEEPING_ORIGIN: pg_sys::RepOriginId = u16::MAX;
 
-// Held for the life of the session, so that two workers of one database never write the same facts.
-const OWNERSHIP: i64 = i64::from_be_bytes(*b"backstop");
-
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
     let database = settings::database();
     process::begin(Some(&database));
     prepare_session();
-    if !matches!(in_transaction(|| Ok(take_ownership())), Ok(true)) {
+    if !matches!(in_transaction(|| Ok(advisory::try_own_database())), Ok(true)) {
         log!("pg_backstop: another worker serves this database; this one ends");
         return;
     }
@@ -34,12 +31,6 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
         worker.tick_and_report();
         process::wait_for_next_tick();
     }
-}
-
-fn take_ownership() -> bool {
-    // SAFETY: takes a session lock without waiting; inside a transaction, as any SQL function.
-    unsafe { pgrx::direct_function_call::<bool>(pg_sys::pg_try_advisory_lock_int8, &[OWNERSHIP.into_datum()]) }
-        .unwrap_or(false)
 }
 
 /// Session settings that make the worker harmless and independent of what the database or its owner prefer.
@@ -85,7 +76,11 @@ fn publish_identity(database: &CStr) {
 unsafe extern "C-unwind" fn withdraw_identity(_code: std::ffi::c_int, _argument: pg_sys::Datum) {
     shmem::update(|status| {
         status.pid = 0;
-        status.state = if status.stop_requested { WorkerState::Stopped } else { WorkerState::Waiting };
+        status.state = if status.stop_requested {
+            WorkerState::Stopped
+        } else {
+            WorkerState::Waiting
+        };
     });
 }
 
@@ -128,7 +123,11 @@ impl Worker {
         let extension = in_transaction(catalog::worker::find_fitting_extension)?;
         if self.extension != extension {
             // Another extension means other tables: nothing remembered holds for them.
-            *self = Self { reported: std::mem::take(&mut self.reported), extension, ..Self::default() };
+            *self = Self {
+                reported: std::mem::take(&mut self.reported),
+                extension,
+                ..Self::default()
+            };
         }
         if extension.is_none() {
             return Ok(WorkerState::WaitingForExtension);

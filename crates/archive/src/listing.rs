@@ -113,7 +113,9 @@ impl StoredFile {
         Self {
             name,
             bytes: metadata.len(),
-            changed_at: PgTimestamp::from_unix_micros(nanoseconds(metadata.ctime(), metadata.ctime_nsec()).div_euclid(1000)),
+            changed_at: PgTimestamp::from_unix_micros(
+                nanoseconds(metadata.ctime(), metadata.ctime_nsec()).div_euclid(1000),
+            ),
             inode: metadata.ino(),
         }
     }

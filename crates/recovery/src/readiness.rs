@@ -1,5 +1,6 @@
 //! The verdict: could we recover, and if that is in doubt, why, and what is to be done about it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -12,15 +13,15 @@ use crate::protection::{OldestCommit, seconds_between};
 use crate::sentence::{backups, seconds, span};
 use crate::{Survey, Window};
 
-/// The state of the cluster, from best to worst.
+/// The state of the cluster, from best to worst: a known risk is not hidden behind something unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Readiness {
     /// It can be recovered within the objectives.
     Ready,
-    /// It can be recovered, but not as it should be, or not for long.
-    AtRisk,
     /// It cannot be said: what is known is too little or too old.
     Unknown,
+    /// It can be recovered, but not as it should be, or not for long.
+    AtRisk,
     /// Nothing protects: no usable backup, and no receiver.
     Unrecoverable,
 }
@@ -197,11 +198,12 @@ fn usable_backups(facts: &Facts, survey: &Survey, reasons: &mut Reasons) {
     } else {
         " Only the connected receivers protect what is committed."
     };
-    let mut unusable: Vec<(&BackupFact, &Unusable)> = facts
+    let by_id: BTreeMap<i64, &BackupFact> = facts.backups.iter().map(|backup| (backup.id, backup)).collect();
+    let mut unusable: Vec<(&BackupFact, &Unusable)> = survey
         .backups
         .iter()
-        .filter(|backup| backup.status == BackupStatus::Completed)
-        .filter_map(|backup| Some((backup, survey.backup(backup.id)?.as_ref().err()?)))
+        .filter_map(|(id, verdict)| Some((*by_id.get(id)?, verdict.as_ref().err()?)))
+        .filter(|(backup, _)| backup.status == BackupStatus::Completed)
         .collect();
     unusable.sort_by_key(|(backup, _)| std::cmp::Reverse((backup.end, backup.id)));
     let position = |backup: &BackupFact| (backup.end, backup.id);

@@ -83,8 +83,9 @@ fn any_cluster() -> impl Strategy<Value = Facts> {
             prop::collection::vec(10_u32..305, 0..2),
             any::<[bool; 6]>(),
             prop::option::of(0_i64..100),
+            prop::option::weighted(0.2, 1..LAST),
         )
-            .prop_map(move |(mut backups, broken, receivers, faults, last_tick)| {
+            .prop_map(move |(mut backups, broken, receivers, faults, last_tick, hole)| {
                 for (id, backup) in (1..).zip(backups.iter_mut()) {
                     backup.id = id;
                 }
@@ -122,6 +123,12 @@ fn any_cluster() -> impl Strategy<Value = Facts> {
                         }];
                     }
                 }
+                // A segment of which nothing is on record at all.
+                if let Some(hole) = hole {
+                    let hole = segment(facts.history.timeline_of_segment(hole, SIZE).0, hole);
+                    facts.broken.retain(|b| b.segment != hole);
+                    facts.extents = facts.extents.iter().flat_map(|extent| around(extent, &hole)).collect();
+                }
                 facts.receivers = receivers.into_iter().map(|r| at(f64::from(r) / 10.0)).collect();
                 facts.worker.last_tick_at = last_tick.map(ago);
                 if faults[0] {
@@ -140,6 +147,23 @@ fn any_cluster() -> impl Strategy<Value = Facts> {
                 facts
             })
     })
+}
+
+/// An extent without one of its segments.
+fn around(extent: &Extent, hole: &wal::SegmentName) -> Vec<Extent> {
+    if extent.timeline != hole.timeline || hole.start() < extent.first || hole.end() > extent.last {
+        return vec![*extent];
+    }
+    vec![
+        Extent {
+            last: hole.start(),
+            ..*extent
+        },
+        Extent {
+            first: hole.end(),
+            ..*extent
+        },
+    ]
 }
 
 /// The oldest commit behind an LSN, in a cluster that commits once in each tenth of a segment, each ten seconds after the other.
@@ -205,7 +229,12 @@ proptest! {
                     break;
                 }
                 let own = backup.wal_included && segment.end() > usable.reach;
-                prop_assert!(own || !facts.broken.iter().any(|b| b.segment == segment), "{segment} for {}", usable.id);
+                let covered = facts
+                    .extents
+                    .iter()
+                    .any(|e| e.timeline == segment.timeline && e.first <= segment.start() && segment.end() <= e.last);
+                let verified = covered && !facts.broken.iter().any(|b| b.segment == segment);
+                prop_assert!(own || verified, "{segment} for {}", usable.id);
             }
         }
         for pair in survey.windows.windows(2) {
