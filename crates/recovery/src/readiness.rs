@@ -13,15 +13,15 @@ use crate::protection::{OldestCommit, seconds_between};
 use crate::sentence::{backups, seconds, span};
 use crate::{Survey, Window};
 
-/// The state of the cluster, from best to worst: a known risk is not hidden behind something unknown.
+/// The state of the cluster, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Readiness {
     /// It can be recovered within the objectives.
     Ready,
-    /// It cannot be said: what is known is too little or too old.
-    Unknown,
     /// It can be recovered, but not as it should be, or not for long.
     AtRisk,
+    /// It cannot be said: what is known is too little or too old.
+    Unknown,
     /// Nothing protects: no usable backup, and no receiver.
     Unrecoverable,
 }
