@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use tests::progress::step;
-use tests::{Cluster, Settings, Shutdown};
+use tests::{Cluster, Settings, Shutdown, scratch};
 
 fn main() -> ExitCode {
     match demo() {
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
+            scratch::leave_to_signal_handler();
             eprintln!("\nThe demo failed: {error:#}");
             ExitCode::FAILURE
         }
