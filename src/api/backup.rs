@@ -12,11 +12,11 @@ use super::server::{self, WalPosition};
 use super::storage;
 use crate::catalog::{PgLsn, backup, ledger};
 use crate::error::{Error, Result};
+use crate::settings;
 
 const BACKUP_TYPES: [&str; 5] = ["full", "incremental", "differential", "logical", "globals"];
 const ENDINGS: [&str; 2] = ["completed", "failed"];
 const SEE_HISTORY: &str = "SELECT id, label, status FROM backup_history ORDER BY id DESC shows those that exist.";
-const RUNNING_BACKUP_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Records that a backup begins now, and returns its id and where WAL is.
 #[pg_extern]
@@ -39,7 +39,7 @@ fn start(
     server::require_primary("record_backup_start")?;
     let backup_type = argument::one_of("backup_type", backup_type, &BACKUP_TYPES)?;
     ledger::lock_chain()?;
-    fail_abandoned_backups(RUNNING_BACKUP_TIMEOUT)?;
+    fail_abandoned_backups(settings::running_backup_timeout())?;
     let policy = match policy_name {
         None => None,
         Some(name) => match backup::policy(name)? {

@@ -29,7 +29,7 @@ fn check<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>> {
             let field = fault.field.map_or_else(String::new, |field| format!(" ({field})"));
             Error::invalid(
                 format!("invalid cron expression in {column}: \"{expression}\""),
-                format!("At character {}{field}: {}.", fault.position, fault.message),
+                format!("At position {}{field}: {}.", fault.position, fault.message),
                 "Write five fields (minute, hour, day of month, month, day of week), as in \"30 2 * * 1-5\", or @daily and \
                  the like. Times are in UTC.",
             )

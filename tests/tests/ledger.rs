@@ -257,7 +257,36 @@ fn a_row_changed_past_the_functions_is_named_by_its_event() -> Result<()> {
     is_intact(&cluster)?;
 
     past("DELETE FROM backup_history WHERE id = 2")?;
-    assert_eq!(named()?.rsplit('|').next(), Some("t"));
+    assert_eq!(named()?, format!("{second}|t"));
+    let status = cluster.text("SELECT status FROM verify_ledger()")?;
+    assert!(status.contains("backup_history row 2 is gone"), "{status}");
+    Ok(())
+}
+
+/// L1, by somebody who does not know of the triggers: the change becomes an event of its own, which says so.
+#[test]
+fn a_row_changed_by_sql_is_named_with_who_did_it() -> Result<()> {
+    let cluster = cluster()?;
+    cluster.text("CREATE ROLE mallory SUPERUSER LOGIN")?;
+    for (change, named) in [
+        ("UPDATE backup_history SET label = 'by hand' WHERE id = 1", "updated"),
+        ("DELETE FROM backup_history WHERE id = 1", "deleted"),
+    ] {
+        cluster.text("DROP EXTENSION pg_backstop; CREATE EXTENSION pg_backstop")?;
+        cluster.text("SELECT record_backup_complete((SELECT backup_id FROM record_backup_start()), 1000)")?;
+        cluster.text("INSERT INTO backup_policies (policy_name) VALUES ('p')")?;
+        cluster.text("UPDATE backup_policies SET enabled = false")?;
+        is_intact(&cluster)?;
+        cluster.text(&format!("SET SESSION AUTHORIZATION mallory; {change}"))?;
+        let event = "SELECT id, via, actor FROM ledger_events ORDER BY id DESC LIMIT 1";
+        assert_eq!(cluster.text(event)?, "5|sql|mallory");
+        let verdict = cluster.text("SELECT first_broken, status FROM verify_ledger()")?;
+        let told = verdict.starts_with("5|")
+            && ["backup_history row 1", named, "mallory"]
+                .iter()
+                .all(|s| verdict.contains(s));
+        assert!(told, "{verdict}");
+    }
     Ok(())
 }
 
