@@ -351,7 +351,11 @@ fn objectives(facts: &Facts, survey: &Survey, oldest: &OldestCommit, rpo: Option
         // Behind a gap this is to be expected, and the gap is certain: its weight must not be hidden.
         let behind_a_gap = survey.gaps.iter().any(|gap| gap.affects_newest);
         reasons.add(
-            if behind_a_gap { Readiness::AtRisk } else { Readiness::Unknown },
+            if behind_a_gap {
+                Readiness::AtRisk
+            } else {
+                Readiness::Unknown
+            },
             format!(
                 "How old the oldest commit behind the protected LSN, {protected}, is cannot be said: {}.",
                 clause(why)
