@@ -69,7 +69,9 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     inspection.load()?;
     // SAFETY: reads the clock.
     let now = PgTimestamp(unsafe { pg_sys::GetCurrentTimestamp() });
-    let plan = inspection.plan(&mut Memory::new(now), now)?;
+    // Nobody has watched the archiver between two calls, so the grace counts from when a segment was first missed.
+    let mut memory = Memory::new(PgTimestamp(i64::MIN));
+    let plan = inspection.plan(&mut memory, now)?;
     inspection.record_absences(&plan)?;
     let wanted = |segment: &SegmentName| {
         from.is_none_or(|from| segment.number >= from.number) && to.is_none_or(|to| segment.number <= to.number)

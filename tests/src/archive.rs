@@ -26,6 +26,9 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Leaves it as it is.
+    pub fn stays(self) {}
+
     /// Puts the original file back, the very one (as `mv` would), or removes what was not there before.
     ///
     /// # Errors

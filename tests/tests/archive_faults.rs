@@ -25,7 +25,7 @@ impl Verdict {
             segment: segment.to_owned(),
             status,
             problem,
-            detail: vec![segment.to_owned()],
+            detail: Vec::new(),
             readiness: "at_risk",
         }
     }

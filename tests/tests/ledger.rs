@@ -164,7 +164,7 @@ fn a_cron_expression_that_does_not_parse_is_refused_with_the_position_of_the_fau
         let insert = format!("INSERT INTO backup_policies (policy_name, schedule_cron) VALUES ('p', '{cron}')");
         let error = cluster.refusal(&insert)?;
         let told = format!("{cron}: {} {:?} {:?}", error.message(), error.detail(), error.hint());
-        assert!(told.contains(&format!("position {position}")), "{told}");
+        assert!(told.contains(&format!("character {position}")), "{told}");
         assert_eq!(error.code().code(), "22023", "{told}");
     }
     cluster.text("INSERT INTO backup_policies (policy_name, schedule_cron) VALUES ('p', '*/15 2-4 1,15 * mon-fri')")?;
@@ -288,6 +288,27 @@ fn a_row_changed_by_sql_is_named_with_who_did_it() -> Result<()> {
         assert!(told, "{verdict}");
     }
     Ok(())
+}
+
+/// L1. With the triggers on, the event itself says that the functions were passed by, and who did it.
+#[test]
+fn an_update_past_the_functions_is_named_with_who_did_it() -> Result<()> {
+    let cluster = cluster()?;
+    cluster.text("SELECT record_backup_complete((SELECT backup_id FROM record_backup_start()), 1000)")?;
+    cluster.text("UPDATE backup_history SET label = 'by hand'")?;
+    let event = cluster.text("SELECT id, via FROM ledger_events ORDER BY id DESC LIMIT 1")?;
+    let (id, via) = event.split_once('|').context("two columns")?;
+    assert_eq!(via, "sql");
+    let status = cluster.text("SELECT first_broken, status FROM verify_ledger()")?;
+    assert!(
+        status.starts_with(&format!("{id}|")) && status.contains("by postgres"),
+        "{status}"
+    );
+    // Policies are made and changed by SQL: there is no function for it.
+    let cluster = self::cluster()?;
+    cluster
+        .text("INSERT INTO backup_policies (policy_name) VALUES ('p'); UPDATE backup_policies SET enabled = false")?;
+    is_intact(&cluster)
 }
 
 #[test]

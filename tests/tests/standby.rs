@@ -44,7 +44,7 @@ fn a_standbys_worker_writes_nothing_shows_its_status_and_takes_over_after_promot
     scene.cluster.text("CREATE TABLE fresh AS SELECT 1 AS one")?;
     scene
         .cluster
-        .wait_for("SELECT rpo_seconds, rpo_bytes FROM recovery_readiness", "0|0")?;
+        .wait_for("SELECT rpo_seconds = 0, rpo_bytes FROM recovery_readiness", "t|0")?;
 
     let workers_before = worker::pid(&standby)?;
     scene.cluster.stop(Shutdown::Fast)?;

@@ -13,15 +13,15 @@ use crate::protection::{OldestCommit, seconds_between};
 use crate::sentence::{backups, seconds, span};
 use crate::{Survey, Window};
 
-/// The state of the cluster, from best to worst: a known risk is not hidden behind something unknown.
+/// The state of the cluster, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Readiness {
     /// It can be recovered within the objectives.
     Ready,
-    /// It cannot be said: what is known is too little or too old.
-    Unknown,
     /// It can be recovered, but not as it should be, or not for long.
     AtRisk,
+    /// It cannot be said: what is known is too little or too old.
+    Unknown,
     /// Nothing protects: no usable backup, and no receiver.
     Unrecoverable,
 }
@@ -348,8 +348,14 @@ fn gap_sentence(gap: &Gap, place: &str, newest: Option<i64>) -> String {
 fn objectives(facts: &Facts, survey: &Survey, oldest: &OldestCommit, rpo: Option<f64>, reasons: &mut Reasons) {
     let protection = &survey.protection;
     if let (Some(protected), OldestCommit::Unknown(why)) = (protection.protected, oldest) {
+        // Behind a gap this is to be expected, and the gap is certain: its weight must not be hidden.
+        let behind_a_gap = survey.gaps.iter().any(|gap| gap.affects_newest);
         reasons.add(
-            Readiness::Unknown,
+            if behind_a_gap {
+                Readiness::AtRisk
+            } else {
+                Readiness::Unknown
+            },
             format!(
                 "How old the oldest commit behind the protected LSN, {protected}, is cannot be said: {}.",
                 clause(why)

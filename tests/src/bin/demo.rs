@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use tests::progress::step;
-use tests::{Cluster, Settings, Shutdown};
+use tests::{Cluster, Settings, Shutdown, scratch};
 
 fn main() -> ExitCode {
     match demo() {
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
+            scratch::leave_to_signal_handler();
             eprintln!("\nThe demo failed: {error:#}");
             ExitCode::FAILURE
         }
@@ -73,7 +74,7 @@ fn demo() -> Result<()> {
     show.explain("Now a segment vanishes from the middle of the archive. No tool that goes by names or by the archiver's word sees it.");
     let fault = archive.remove(&victim)?;
     println!("$ rm '{}'", archive.file(&victim).display());
-    show.sql("SELECT segment_name, status, problem, detail FROM verify_wal_archive() WHERE status <> 'verified'")?;
+    show.rows("SELECT segment_name, status, problem, detail FROM verify_wal_archive() WHERE status <> 'verified'")?;
     show.expect(
         "the segment",
         &format!("SELECT problem FROM wal_archive WHERE segment_name = '{victim}'"),
@@ -81,7 +82,7 @@ fn demo() -> Result<()> {
     )?;
     show.rows("SELECT * FROM wal_archive_gaps")?;
     show.expect("the verdict", "SELECT status FROM recovery_readiness", "at_risk")?;
-    show.sql(
+    show.rows(
         "SELECT status, recoverable_to, rpo_seconds, rpo_bytes, unnest(reasons) AS reason FROM recovery_readiness",
     )?;
 
