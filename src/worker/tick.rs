@@ -26,6 +26,10 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
         return;
     }
     publish_identity(&database);
+    // stop_worker() may have looked for this process just before it could be found.
+    if shmem::read().is_some_and(|status| status.stop_requested) {
+        return;
+    }
     let mut worker = Worker::default();
     loop {
         worker.tick_and_report();
