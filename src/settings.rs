@@ -1,6 +1,6 @@
 //! The settings `pg_backstop.*`, one line of meaning each.
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 use std::ffi::CString;
 use std::time::Duration;
 
@@ -126,4 +126,7 @@ pub fn define(preloading: bool) {
         GucContext::Sighup,
         GucFlags::UNIT_MIN,
     );
+    // A misspelt setting is worth a warning, and no value that anybody may set.
+    // SAFETY: a zero-terminated constant; all settings of the prefix are defined above.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"pg_backstop".as_ptr()) };
 }
