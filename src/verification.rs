@@ -105,8 +105,7 @@ pub fn look_at_text(
     let judged = read_text(source, name, &mut finding).and_then(|content| match kind {
         WalFileName::History(_) => judge_history(server, history, timeline, name, &content),
         WalFileName::BackupHistory { .. } => {
-            let parsed =
-                BackupHistory::parse(&content).map_err(|error| (Problem::BadHistory, format!("{error}.")))?;
+            let parsed = BackupHistory::parse(&content).map_err(|error| (Problem::BadHistory, format!("{error}.")))?;
             backup = Some(parsed);
             Ok(())
         }
@@ -150,8 +149,8 @@ fn judge_history(
     name: &str,
     content: &[u8],
 ) -> Result<(), (Problem, String)> {
-    let stored = TimelineHistory::parse(timeline, content)
-        .map_err(|error| (Problem::BadHistory, format!("{error}.")))?;
+    let stored =
+        TimelineHistory::parse(timeline, content).map_err(|error| (Problem::BadHistory, format!("{error}.")))?;
     match history.as_of(timeline) {
         Some(own) if own.entries() != stored.entries() => {
             let ours = server.wal_path(name);
