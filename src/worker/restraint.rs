@@ -4,6 +4,7 @@
 //! So news about WAL in which nobody else has committed anything wait, twice as long each time.
 
 use super::process;
+use crate::assessment::search_after;
 use crate::server::{Exposure, Server};
 use std::time::{Duration, Instant};
 use wal::Lsn;
@@ -25,7 +26,7 @@ impl Restraint {
     /// Whether a transaction of somebody else was committed at `from` or later.
     pub fn others_worked(&mut self, server: &Server, from: Lsn) -> bool {
         if self.search.as_ref().is_none_or(|search| search.protected() != from) {
-            self.search = Some(Exposure::after(server, from));
+            self.search = Some(search_after(server, from));
             self.others = false;
         }
         if let Some(search) = self.search.as_mut().filter(|_| !self.others) {

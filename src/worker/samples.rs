@@ -9,8 +9,9 @@ use crate::assessment::{Assessment, oldest_commit};
 use crate::catalog::samples::{self, Sample};
 use crate::error::Result;
 use crate::server::{Exposure, Server};
-use crate::settings;
 use crate::transaction::in_transaction;
+use crate::{settings, shmem};
+use recovery::OldestCommit;
 use std::time::{Duration, Instant};
 use wal::Lsn;
 
@@ -38,6 +39,12 @@ impl SampleDuty {
             self.exposure = assessment.exposure(server);
         }
         let oldest = oldest_commit(server, self.exposure.as_mut(), &mut process::answer_interrupts);
+        if let (OldestCommit::None, Some(exposure)) = (&oldest, &self.exposure) {
+            shmem::update(|status| {
+                status.clear_from = exposure.protected().0;
+                status.clear_to = exposure.clear_to().0;
+            });
+        }
         let sample = Sample {
             rpo_seconds: protection.rpo_seconds(&oldest, assessment.facts.now),
             rpo_bytes: protection.rpo_bytes,
