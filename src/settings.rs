@@ -1,7 +1,8 @@
 //! The settings `pg_backstop.*`, one line of meaning each.
 
+use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
-use std::ffi::CString;
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::time::Duration;
 
 static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"postgres"));
@@ -68,14 +69,20 @@ pub fn define(preloading: bool) {
         },
         GucFlags::default(),
     );
-    GucRegistry::define_string_guc(
-        c"pg_backstop.archive_source",
-        c"Where archived WAL is read: auto, or dir:/path.",
-        c"auto derives the place from archive_command or basic_archive.archive_directory.",
-        &ARCHIVE_SOURCE,
-        GucContext::Sighup,
-        GucFlags::SUPERUSER_ONLY,
-    );
+    // SAFETY: the hook has the signature that PostgreSQL calls it with.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"pg_backstop.archive_source",
+            c"Where archived WAL is read: auto, or dir:/path.",
+            c"auto derives the place from archive_command or basic_archive.archive_directory.",
+            &ARCHIVE_SOURCE,
+            GucContext::Sighup,
+            GucFlags::SUPERUSER_ONLY,
+            Some(check_archive_source),
+            None,
+            None,
+        );
+    }
     GucRegistry::define_int_guc(
         c"pg_backstop.check_interval",
         c"Time between two ticks of the worker.",
@@ -126,4 +133,30 @@ pub fn define(preloading: bool) {
         GucContext::Sighup,
         GucFlags::UNIT_MIN,
     );
+}
+
+/// Refuses a value that names no place, with the reason as the error's detail (`GUC_check_errdetail` in guc.h).
+#[pg_guard]
+unsafe extern "C-unwind" fn check_archive_source(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: guc.c passes the address of the new value, a zero-terminated string or null.
+    let text = unsafe {
+        if (*value).is_null() {
+            return true;
+        }
+        CStr::from_ptr(*value).to_string_lossy()
+    };
+    let Err(error) = archive::Setting::parse(&text) else {
+        return true;
+    };
+    if let Ok(detail) = CString::new(format!("{error}.")) {
+        // SAFETY: the detail is copied to where guc.c's own macro would put it.
+        unsafe {
+            pg_sys::GUC_check_errdetail_string = pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, detail.as_ptr());
+        }
+    }
+    false
 }

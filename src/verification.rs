@@ -40,7 +40,7 @@ pub fn look_at_segment(
         Err(error) => {
             finding.status = Problem::Unreadable.status().as_str();
             finding.problem = Some(Problem::Unreadable.as_str());
-            finding.detail = Some(format!("{error}."));
+            finding.detail = Some(format!("{}: {error}.", finding.name));
             return finding;
         }
     };
@@ -66,7 +66,7 @@ pub fn look_at_segment(
         Err(fault) => {
             finding.status = fault.problem.status().as_str();
             finding.problem = Some(fault.problem.as_str());
-            finding.detail = Some(fault.sentence);
+            finding.detail = Some(format!("{}: {}", finding.name, fault.sentence));
         }
     }
     finding
@@ -105,8 +105,7 @@ pub fn look_at_text(
     let judged = read_text(source, name, &mut finding).and_then(|content| match kind {
         WalFileName::History(_) => judge_history(server, history, timeline, name, &content),
         WalFileName::BackupHistory { .. } => {
-            let parsed =
-                BackupHistory::parse(&content).map_err(|error| (Problem::BadHistory, format!("{name}: {error}.")))?;
+            let parsed = BackupHistory::parse(&content).map_err(|error| (Problem::BadHistory, format!("{error}.")))?;
             backup = Some(parsed);
             Ok(())
         }
@@ -115,7 +114,7 @@ pub fn look_at_text(
     if let Err((problem, sentence)) = judged {
         finding.status = problem.status().as_str();
         finding.problem = Some(problem.as_str());
-        finding.detail = Some(sentence);
+        finding.detail = Some(format!("{name}: {sentence}"));
     }
     TextFinding { finding, backup }
 }
@@ -127,16 +126,16 @@ fn read_text(source: &Source, name: &str, finding: &mut Finding) -> Result<Vec<u
     let mut content = Vec::new();
     file.take(LONGEST_TEXT + 1)
         .read_to_end(&mut content)
-        .map_err(|error| (Problem::Unreadable, format!("{name} could not be read: {error}.")))?;
+        .map_err(|error| (Problem::Unreadable, format!("it could not be read: {error}.")))?;
     if content.len() as u64 > LONGEST_TEXT {
         let bytes = finding.bytes;
         return Err((
             Problem::Oversized,
-            format!("{name} has {bytes} bytes, where a few hundred were expected."),
+            format!("it has {bytes} bytes, where a few hundred were expected."),
         ));
     }
     if content.is_empty() {
-        return Err((Problem::Empty, format!("{name} is empty.")));
+        return Err((Problem::Empty, "it is empty.".to_owned()));
     }
     finding.sha256 = Some(hexadecimal(&Sha256::digest(&content)));
     Ok(content)
@@ -150,14 +149,14 @@ fn judge_history(
     name: &str,
     content: &[u8],
 ) -> Result<(), (Problem, String)> {
-    let stored = TimelineHistory::parse(timeline, content)
-        .map_err(|error| (Problem::BadHistory, format!("{name}: {error}.")))?;
+    let stored =
+        TimelineHistory::parse(timeline, content).map_err(|error| (Problem::BadHistory, format!("{error}.")))?;
     match history.as_of(timeline) {
         Some(own) if own.entries() != stored.entries() => {
             let ours = server.wal_path(name);
             Err((
                 Problem::BadHistory,
-                format!("{name} tells another history than the server's own {}.", ours.display()),
+                format!("it tells another history than the server's own {}.", ours.display()),
             ))
         }
         _ => Ok(()),

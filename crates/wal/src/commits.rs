@@ -118,7 +118,9 @@ const fn header_length(format: &WalFormat, page: Lsn) -> usize {
 }
 
 impl CommitScanner {
-    /// How much is read at once.
+    /// How much is read at first: on a busy server a commit is near.
+    const FIRST_CHUNK: u64 = 16 << 10;
+    /// How much is read at once, after some doubling.
     const CHUNK: u64 = 128 << 10;
 
     /// A scan for the first commit whose record ends behind `from`, which may lie anywhere in WAL.
@@ -146,7 +148,7 @@ impl CommitScanner {
     /// The scan can be taken up again with a later `to`. Once it has found a commit, that is what it answers.
     ///
     /// # Errors
-    /// When a segment cannot be read, or what it holds is not sound. The scan is then at an end.
+    /// When a segment cannot be read, or what it holds is not sound. The next call goes on or starts anew.
     pub fn advance<R: Read + Seek>(
         &mut self,
         to: Lsn,
@@ -163,26 +165,21 @@ impl CommitScanner {
             open,
             current: None,
         };
-        if self.stream.is_none() {
-            let Some(start) = self.first_page(to, &mut segments)? else {
-                return Ok(ScanProgress::UpTo {
-                    lsn: self.from,
-                    more: false,
-                });
-            };
-            self.stream = Some(Stream::new(&self.format, Timelines::Any, start));
-        }
-        let (from, found) = (self.from, &mut self.found);
-        let Some(stream) = &mut self.stream else {
-            return Ok(ScanProgress::UpTo { lsn: from, more: false });
-        };
-        let mut sink = |record: &Record<'_>| {
-            if found.is_none() && record.end > from {
-                *found = commit(record);
-            }
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => match self.first_page(to, &mut segments)? {
+                Some(start) => Stream::new(&self.format, Timelines::Any, start),
+                None => {
+                    return Ok(ScanProgress::UpTo {
+                        lsn: self.from,
+                        more: false,
+                    });
+                }
+            },
         };
         let size = self.format.segment_size.bytes();
         let mut left = budget.max(1);
+        let mut at_once = Self::FIRST_CHUNK;
         let mut chunk = Vec::new();
         while stream.position < to && left > 0 {
             let in_segment = stream.position.within(size);
@@ -195,21 +192,31 @@ impl CommitScanner {
                 .bytes_since(stream.position)
                 .min(size.saturating_sub(in_segment))
                 .min(left)
-                .min(Self::CHUNK);
+                .min(at_once);
             chunk.resize(usize::try_from(length).unwrap_or_default(), 0);
-            segments.read(stream.position, &mut chunk)?;
+            if let Err(error) = segments.read(stream.position, &mut chunk) {
+                // Nothing is lost; the next call tries again.
+                self.stream = Some(stream);
+                return Err(error);
+            }
             left = left.saturating_sub(length);
-            stream
-                .feed(&chunk, &mut sink)
-                .map_err(|finding: Box<Finding>| ScanError::Fault(finding.fault))?;
+            at_once = at_once.saturating_mul(2).min(Self::CHUNK);
+            let (from, mut found) = (self.from, None);
+            let fed = stream.feed(&chunk, &mut |record: &Record<'_>| {
+                if found.is_none() && record.end > from {
+                    found = commit(record);
+                }
+            });
+            if let Some(found) = found {
+                self.found = Some(found);
+                return Ok(ScanProgress::Found(found));
+            }
+            fed.map_err(|finding: Box<Finding>| ScanError::Fault(finding.fault))?;
         }
-        Ok(match self.found {
-            Some(found) => ScanProgress::Found(found),
-            None => ScanProgress::UpTo {
-                lsn: from.max(complete_up_to(stream)).min(to.max(from)),
-                more: stream.position < to,
-            },
-        })
+        let lsn = self.from.max(complete_up_to(&stream)).min(to.max(self.from));
+        let more = stream.position < to;
+        self.stream = Some(stream);
+        Ok(ScanProgress::UpTo { lsn, more })
     }
 
     /// The page to start at, so that the record that covers `from` is read from its beginning; none when there is nothing to read

@@ -247,3 +247,70 @@ fn a_segment_that_cannot_be_opened_is_an_error_that_says_where() {
     assert!(matches!(error, ScanError::Io { .. }));
     assert!(error.to_string().contains("0/300000"), "{error}");
 }
+
+#[test]
+fn a_scan_reads_little_behind_the_commit_that_it_finds() {
+    struct Counted<'a>(Cursor<Vec<u8>>, &'a Cell<usize>);
+    impl io::Read for Counted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = self.0.read(buffer)?;
+            self.1.set(self.1.get() + length);
+            Ok(length)
+        }
+    }
+    impl io::Seek for Counted<'_> {
+        fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+    let mut writer = writer();
+    let commit = writer.commit(1);
+    writer.fill(1, true);
+    let count = Cell::new(0);
+    let mut live = open(&writer);
+    let mut open = |number| live(number).map(|segment| Counted(segment, &count));
+    let progress = scan_commits(&format(), Lsn(FIRST << 20), writer.position(), ALL, &mut open).unwrap();
+    assert_eq!(found(progress).lsn, commit);
+    assert!(count.get() < 20_000, "{}", count.get());
+}
+
+#[test]
+fn damage_behind_the_commit_does_not_hide_it() {
+    let mut writer = writer();
+    let commit = writer.commit(1);
+    let start = writer.record(HEAP, 0, &[1; 100]);
+    writer.commit(2);
+    let mut bytes = writer.bytes().to_vec();
+    bytes[start.0 as usize % (1 << 20) + 50] ^= 1;
+    let mut scanner = CommitScanner::new(&format(), Lsn(FIRST << 20));
+    let progress = scanner
+        .advance(writer.position(), ALL, &mut |_| Ok(Cursor::new(bytes.clone())))
+        .unwrap();
+    assert_eq!(found(progress).lsn, commit);
+}
+
+#[test]
+fn a_failed_scan_can_be_tried_again() {
+    let mut writer = writer();
+    writer.commit(1);
+    let from = writer.position();
+    writer.record(HEAP, 0, &[1; 100]);
+    let commit = writer.commit(2);
+    let mut damaged = writer.bytes().to_vec();
+    damaged[from.0 as usize % (1 << 20) + 50] ^= 1;
+    let mut scanner = CommitScanner::new(&format(), from);
+    let to = writer.position();
+    for _ in 0..2 {
+        let error = scanner
+            .advance(to, ALL, &mut |_| Ok(Cursor::new(damaged.clone())))
+            .unwrap_err();
+        assert!(matches!(error, ScanError::Fault(_)), "{error}");
+        let error = scanner
+            .advance(to, ALL, &mut |_| {
+                Err::<Cursor<Vec<u8>>, _>(io::ErrorKind::NotFound.into())
+            })
+            .unwrap_err();
+        assert!(matches!(error, ScanError::Io { .. }), "{error}");
+    }
+    assert_eq!(found(scanner.advance(to, ALL, &mut open(&writer)).unwrap()).lsn, commit);
+}

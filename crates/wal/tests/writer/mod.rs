@@ -151,8 +151,9 @@ impl Writer {
         let record = self.encode(HEAP, 0, body);
         let block = self.format.block_size() as usize;
         let mut length = self.room_in_page();
+        let page_end = (self.bytes.len() / block + 1) * block;
         for page in 1..pages {
-            let at = self.bytes.len() + self.room_in_page() + (page - 1) * block;
+            let at = page_end + (page - 1) * block;
             let header = if at.is_multiple_of(self.format.segment_size.bytes() as usize) {
                 40
             } else {
