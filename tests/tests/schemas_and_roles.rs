@@ -130,13 +130,18 @@ fn settings_that_name_places_are_for_superusers() -> Result<()> {
         assert!(["42501", "55P02"].contains(&error.code().code()), "{setting}: {error}");
     }
     for (setting, bad) in [
-        ("archive_source", "nonsense:/x"),
         ("check_interval", "-1"),
         ("archive_grace", "soon"),
         ("target_rpo", "never"),
+        ("archive_source", "nonsense:/x"),
+        ("archive_source", "dir:relative"),
     ] {
         let error = cluster.refusal(&format!("ALTER SYSTEM SET pg_backstop.{setting} = '{bad}'"))?;
         assert_eq!(error.code().code(), "22023", "{setting}: {error}");
     }
-    Ok(())
+    // What is only known to be wrong when it is used is told by who uses it.
+    cluster.text("CREATE EXTENSION pg_backstop")?;
+    cluster.text("ALTER SYSTEM SET pg_backstop.archive_source = 'dir:/nowhere at all'")?;
+    cluster.reload()?;
+    cluster.wait_for("SELECT last_error LIKE '%/nowhere at all%' FROM v_worker_status", "t")
 }
