@@ -124,7 +124,7 @@ impl Stream {
         }
     }
 
-    /// Where a given LSN lies in the segment that is being read; for what started in the segment before, where this one goes on
+    /// Where a given LSN lies in the segment that is being read; for what started in an earlier one, where this one goes on
     /// with it.
     pub fn offset_of(&self, lsn: Lsn) -> u64 {
         if lsn < self.segment_start {
@@ -138,10 +138,10 @@ impl Stream {
         Finding::boxed(problem, self.offset_of(lsn), lsn, sentence)
     }
 
-    /// "0/3000028 (byte 40)", or the record's place in the segment before.
+    /// "0/3000028 (byte 40)", or that it lies in an earlier segment.
     pub(crate) fn place(&self, lsn: Lsn) -> String {
         if lsn < self.segment_start {
-            format!("{lsn} (in the segment before)")
+            format!("{lsn} (in an earlier segment)")
         } else {
             format!("{lsn} (byte {})", lsn.bytes_since(self.segment_start))
         }
