@@ -4,6 +4,9 @@
 -- No foreign keys: pg_restore --jobs loads the tables of an extension in any order, with their constraints in place. And
 -- history stays as it was when a policy goes. The functions see to it that what they refer to is there.
 --
+-- Operators get operands of the very types that pg_catalog has them for, such as a numeric and 0.0, not 0: else one that
+-- somebody has put into the extension's schema beforehand would fit better, and run with the rights of whoever uses the table.
+--
 -- A column that an upgrade adds to a ledgered table must be NULL in the rows that are there, or their events no longer
 -- describe them.
 
@@ -16,8 +19,8 @@ CREATE TABLE ledger_events (
     operation text NOT NULL CHECK (operation IN ('INSERT', 'UPDATE', 'DELETE')),
     via text NOT NULL CHECK (via IN ('function', 'sql')),
     image jsonb NOT NULL,
-    prev_hash bytea CHECK (octet_length(prev_hash) = 32),
-    hash bytea NOT NULL CHECK (octet_length(hash) = 32)
+    prev_hash bytea CHECK (pg_catalog.octet_length(prev_hash) = 32),
+    hash bytea NOT NULL CHECK (pg_catalog.octet_length(hash) = 32)
 );
 COMMENT ON TABLE ledger_events IS 'append-only chain of every change of backup_policies, backup_history and recovery_history; check it with verify_ledger()';
 COMMENT ON COLUMN ledger_events.id IS 'position in the chain: from 1, without gaps';
@@ -33,8 +36,8 @@ COMMENT ON COLUMN ledger_events.hash IS 'what ledger_hash() gives for this event
 CREATE FUNCTION ledger_hash(
     prev_hash bytea, id bigint, at timestamptz, actor text, table_name text, row_id bigint, operation text, via text, image jsonb
 ) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE
-RETURN sha256(convert_to(jsonb_build_array(
-    encode(prev_hash, 'hex'), id, (extract(epoch FROM at) * 1000000)::bigint, actor, table_name, row_id, operation, via, image
+RETURN pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.jsonb_build_array(
+    pg_catalog.encode(prev_hash, 'hex'), id, (extract(epoch FROM at) * 1000000.0)::bigint, actor, table_name, row_id, operation, via, image
 )::text, 'UTF8'));
 COMMENT ON FUNCTION ledger_hash(bytea, bigint, timestamptz, text, text, bigint, text, text, jsonb) IS
     'SHA-256 that chains an event of the ledger to the one before it';
@@ -56,7 +59,7 @@ CREATE TABLE backup_policies (
     target_rto interval CHECK (target_rto >= interval '0'),
     drill_cron text,
     enabled boolean NOT NULL DEFAULT true,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     last_event_id bigint NOT NULL
 );
 COMMENT ON TABLE backup_policies IS 'what should be backed up when, and how much loss and downtime is allowed';
@@ -86,7 +89,7 @@ CREATE TABLE backup_history (
     backup_size_bytes bigint CHECK (backup_size_bytes >= 0),
     wal_bytes bigint CHECK (wal_bytes >= 0),
     file_count bigint CHECK (file_count >= 0),
-    duration_seconds numeric CHECK (duration_seconds >= 0),
+    duration_seconds numeric CHECK (duration_seconds >= 0.0),
     status text NOT NULL DEFAULT 'running' CHECK (status IN ('running', 'completed', 'failed', 'expired')),
     error text,
     verification text NOT NULL DEFAULT 'unverified' CHECK (verification IN ('unverified', 'passed', 'failed')),
@@ -94,9 +97,9 @@ CREATE TABLE backup_history (
     verification_detail jsonb,
     manifest_sha256 text,
     origin text NOT NULL DEFAULT 'recorded' CHECK (origin IN ('recorded', 'detected', 'imported', 'scheduled')),
-    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     finished_at timestamptz,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     backup_history_file text,
     last_event_id bigint NOT NULL,
     CHECK (start_lsn <= end_lsn)
@@ -129,18 +132,18 @@ CREATE TABLE recovery_history (
     target_name text,
     target_xid bigint CHECK (target_xid > 0),
     target_timeline integer CHECK (target_timeline > 0),
-    start_time timestamptz NOT NULL DEFAULT clock_timestamp(),
+    start_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     end_time timestamptz,
-    duration_seconds numeric CHECK (duration_seconds >= 0),
-    restore_seconds numeric CHECK (restore_seconds >= 0),
-    replay_seconds numeric CHECK (replay_seconds >= 0),
+    duration_seconds numeric CHECK (duration_seconds >= 0.0),
+    restore_seconds numeric CHECK (restore_seconds >= 0.0),
+    replay_seconds numeric CHECK (replay_seconds >= 0.0),
     wal_replayed_bytes bigint CHECK (wal_replayed_bytes >= 0),
     failure_time timestamptz,
     recovered_to_time timestamptz,
     recovered_to_lsn pg_lsn,
     status text NOT NULL DEFAULT 'running' CHECK (status IN ('running', 'completed', 'failed')),
-    rto_seconds numeric CHECK (rto_seconds >= 0),
-    rpo_seconds numeric CHECK (rpo_seconds >= 0),
+    rto_seconds numeric CHECK (rto_seconds >= 0.0),
+    rpo_seconds numeric CHECK (rpo_seconds >= 0.0),
     checks jsonb,
     error text,
     last_event_id bigint NOT NULL
@@ -172,7 +175,7 @@ CREATE TABLE wal_archive (
     first_commit_at timestamptz,
     last_commit_at timestamptz,
     commit_count bigint CHECK (commit_count >= 0),
-    first_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    first_seen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     verified_at timestamptz,
     stored_changed_at timestamptz,
     handover bytea,
@@ -203,7 +206,7 @@ CREATE INDEX restore_points_segment ON restore_points (segment_name);
 
 -- Unlogged: what a crash takes is not worth WAL on a cluster whose WAL is being watched.
 CREATE UNLOGGED TABLE recovery_samples (
-    sampled_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sampled_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     rpo_seconds numeric,
     rpo_bytes bigint,
     predicted_rto_seconds numeric,
@@ -218,12 +221,12 @@ COMMENT ON TABLE recovery_samples IS 'how well the cluster was protected, one ro
 CREATE INDEX recovery_samples_time ON recovery_samples (sampled_at);
 
 -- Everything but the samples goes through pg_dump, sequences with their values.
-SELECT pg_extension_config_dump('ledger_events', '');
-SELECT pg_extension_config_dump('backup_policies', '');
-SELECT pg_extension_config_dump('backup_policies_id_seq', '');
-SELECT pg_extension_config_dump('backup_history', '');
-SELECT pg_extension_config_dump('backup_history_id_seq', '');
-SELECT pg_extension_config_dump('recovery_history', '');
-SELECT pg_extension_config_dump('recovery_history_id_seq', '');
-SELECT pg_extension_config_dump('wal_archive', '');
-SELECT pg_extension_config_dump('restore_points', '');
+SELECT pg_catalog.pg_extension_config_dump('ledger_events', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_policies', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_policies_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_history', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_history_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('recovery_history', '');
+SELECT pg_catalog.pg_extension_config_dump('recovery_history_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('wal_archive', '');
+SELECT pg_catalog.pg_extension_config_dump('restore_points', '');
