@@ -11,11 +11,20 @@
 # that others use. The result is $CACHE/servers: one line "MAJOR PG_CONFIG" each, newest major first.
 # Idempotent: when all is there it only looks.
 set -euo pipefail
+shopt -s inherit_errexit
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=versions.env
 . "$here/versions.env"
 # shellcheck source=cache.env
 . "$here/cache.env"
+
+# One run at a time: two would install the same packages and build in the same places.
+if [ -z "${PG_BACKSTOP_SETTING_UP-}" ]; then
+    mkdir -p "$CACHE"
+    [ -w "$CACHE" ] || { echo "setup: $CACHE belongs to another user; set PG_BACKSTOP_CACHE to a folder of yours" >&2; exit 1; }
+    flock --nonblock "$CACHE/setup.lock" true || echo "setup: waiting for another set-up to end" >&2
+    PG_BACKSTOP_SETTING_UP=yes exec flock --close "$CACHE/setup.lock" "${BASH_SOURCE[0]}" "$@"
+fi
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -27,11 +36,15 @@ as_root() {
     fi
 }
 
+# Before output goes to a log, where nobody would see the question.
+ask_for_password() { [ "$(id -u)" -eq 0 ] || ! command -v sudo >/dev/null 2>&1 || sudo -v; }
+
 package_installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
 apt_lists_are_fresh=
 apt_refresh() {
-    [ -n "$apt_lists_are_fresh" ] || as_root apt-get update -qq >&2
+    [ -z "$apt_lists_are_fresh" ] || return 0
+    with_progress "refreshing the package lists" "$CACHE/build/apt-update.log" as_root apt-get update -q
     apt_lists_are_fresh=yes
 }
 
@@ -45,15 +58,14 @@ need_packages() {
         die "this system has no apt. Install the counterparts of these Debian packages, then run again: $*"
     fi
     [ ${#missing[@]} -eq 0 ] && return 0
-    say "installing ${missing[*]}"
+    ask_for_password
     apt_refresh
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 \
-        || die "apt-get could not install: ${missing[*]}"
+    with_progress "installing ${missing[*]}" "$CACHE/build/apt-install.log" \
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 }
 
 package_available() {
     command -v apt-cache >/dev/null 2>&1 || return 1
-    local known
     known() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
     known "$1" && return 0
     apt_refresh
@@ -136,10 +148,9 @@ build_from_source() {
     echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" >"$apt/sources.list"
     local options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists"
         -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User= -o Debug::NoLocking=1)
-    say "fetching the source package postgresql-$major of Debian $suite"
-    (cd "$apt/source" && apt-get -qq "${options[@]}" update >&2 \
-        && apt-get -qq "${options[@]}" source --download-only "postgresql-$major" >&2) \
-        || die "the source package postgresql-$major of Debian $suite could not be fetched"
+    # shellcheck disable=SC2317 # with_progress calls it
+    fetch() { cd "$apt/source" && apt-get -q "${options[@]}" update && apt-get -q "${options[@]}" source --download-only "postgresql-$major"; }
+    with_progress "fetching the source package postgresql-$major of Debian $suite" "$CACHE/build/apt-$major.log" fetch
     tree="$CACHE/build/postgresql-$major"
     rm -rf "$tree" "$prefix"
     mkdir -p "$tree"
@@ -187,6 +198,13 @@ cargo_tool() {
     echo "$version" >"$CACHE/tools/.$tool"
 }
 
+# Where cargo-pgrx and pgrx's build script look for servers. Written only when it changes, because they build anew then.
+write_pgrx_config() {
+    local text
+    text=$(echo '[configs]'; sed -E 's/^([0-9]+) (.*)/pg\1 = "\2"/' "$CACHE/servers")
+    [ "$(cat "$CACHE/pgrx/config.toml" 2>/dev/null)" = "$text" ] || printf '%s\n' "$text" >"$CACHE/pgrx/config.toml"
+}
+
 # The user that servers run as when we are root, since PostgreSQL refuses to run as root.
 need_server_user() {
     [ "$(id -u)" -eq 0 ] || return 0
@@ -195,7 +213,7 @@ need_server_user() {
 }
 
 build_tools() {
-    need_packages gcc make clang libclang-dev pkg-config
+    need_packages gcc make clang libclang-dev libssl-dev pkg-config
     cargo_tool cargo-pgrx "$PGRX_VERSION"
 }
 
@@ -204,6 +222,8 @@ main() {
     chmod 755 "$CACHE"
     case "${1:-}" in
     --tool)
+        # libFuzzer is C++.
+        [ "$2" != cargo-fuzz ] || need_packages g++
         local version_variable
         version_variable=$(echo "${2:?name a tool}_VERSION" | tr 'a-z-' 'A-Z_')
         cargo_tool "$2" "${!version_variable:?no version of $2 in versions.env}"
@@ -227,17 +247,19 @@ main() {
         build_tools
         majors=$({ printf '%s\n' "$@"; installed_majors; } | sed '/^$/d' | sort -rnu)
         if [ -z "$majors" ]; then
-            for major in $(printf '%s\n' $PG_SUPPORTED | sort -rn); do
+            for major in $(tr ' ' '\n' <<<"$PG_SUPPORTED" | sort -rn); do
                 if package_available "postgresql-$major"; then majors=$major; break; fi
             done
         fi
-        [ -n "$majors" ] || majors=$(printf '%s\n' $PG_SUPPORTED | sort -rn | head -n 1)
+        [ -n "$majors" ] || majors=$(tr ' ' '\n' <<<"$PG_SUPPORTED" | sort -rn | head -n 1)
         for major in $majors; do
             config=$(provide "$major")
             servers+="$major $config"$'\n'
         done
     fi
     printf '%s\n' "$servers" | sed '/^$/d' >"$CACHE/servers"
+    # A server named for once does not count: the list of the others would be lost, and all would be built anew.
+    if [ "${1:-}" != --pg-config ] || [ ! -f "$CACHE/pgrx/config.toml" ]; then write_pgrx_config; fi
 }
 
 main "$@"

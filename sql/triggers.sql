@@ -1,5 +1,8 @@
 -- Triggers fire in the order of their names: the ledger takes down what all others have made of a row.
 
+CREATE TRIGGER check_schedules BEFORE INSERT OR UPDATE ON backup_policies
+    FOR EACH ROW EXECUTE FUNCTION check_schedules();
+
 CREATE TRIGGER ledger_lock BEFORE INSERT OR UPDATE OR DELETE ON backup_policies
     FOR EACH STATEMENT EXECUTE FUNCTION ledger_lock();
 CREATE TRIGGER ledger_lock BEFORE INSERT OR UPDATE OR DELETE ON backup_history

@@ -7,6 +7,7 @@ use pgrx::datum::TryFromDatumError;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::SpiError;
+use std::path::Path;
 use thiserror::Error;
 
 /// Why a call did nothing.
@@ -94,6 +95,26 @@ pub enum Error {
     /// A type that the SQL side promises is another one.
     #[error("unexpected answer to an internal query: {0}")]
     UnexpectedType(#[from] TryFromDatumError),
+    /// The archive cannot be read, or nothing says where it is.
+    #[error("{0}")]
+    Archive(String),
+    /// The server's own files or settings are not as they should be.
+    #[error("{0}")]
+    Server(String),
+    /// PostgreSQL raised an error, or this library panicked, in a background process.
+    #[error("{0}")]
+    Raised(String),
+    /// The postmaster did not start the worker.
+    #[error("{0}")]
+    WorkerNotStarted(String),
+    /// The SQL objects are not those of this library.
+    #[error("the library is pg_backstop {library}, its SQL objects in this database are {objects}")]
+    OtherVersion {
+        /// Version of the library.
+        library: &'static str,
+        /// Version of the extension in this database.
+        objects: String,
+    },
     /// SPI refused.
     #[error("internal query failed: {0}")]
     Spi(#[from] SpiError),
@@ -112,8 +133,17 @@ impl Error {
         }
     }
 
+    /// An [`Error::Server`] about a file of the server's.
+    pub fn server_file(path: &Path, error: impl std::fmt::Display) -> Self {
+        Self::Server(format!("{}: {error}", path.display()))
+    }
+
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
+            Self::Archive(_) => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::WorkerNotStarted(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
+            Self::OtherVersion { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::Server(_) => PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
             Self::NotInstalled | Self::UnknownPolicy { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             Self::InRecovery { .. } => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Self::NullArgument { .. } => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
@@ -123,7 +153,7 @@ impl Error {
             Self::WrongState { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::LedgerIsAppendOnly { .. } => PgSqlErrorCode::ERRCODE_RESTRICT_VIOLATION,
             Self::NotTheTrigger { .. } => PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-            Self::UnexpectedAnswer { .. } | Self::UnexpectedType(_) | Self::Spi(_) => {
+            Self::UnexpectedAnswer { .. } | Self::UnexpectedType(_) | Self::Spi(_) | Self::Raised(_) => {
                 PgSqlErrorCode::ERRCODE_INTERNAL_ERROR
             }
         }
@@ -140,12 +170,7 @@ impl Error {
             }
             Self::InvalidArgument { detail, .. } | Self::WrongState { detail, .. } => Some(detail.clone()),
             Self::LedgerIsAppendOnly { detail, .. } => Some((*detail).into()),
-            Self::NotInstalled
-            | Self::NullArgument { .. }
-            | Self::NotTheTrigger { .. }
-            | Self::UnexpectedAnswer { .. }
-            | Self::UnexpectedType(_)
-            | Self::Spi(_) => None,
+            _ => None,
         }
     }
 
@@ -170,7 +195,8 @@ impl Error {
                 "The library and the SQL objects may be of different versions: run ALTER EXTENSION pg_backstop UPDATE."
                     .into(),
             ),
-            Self::NotTheTrigger { .. } | Self::Spi(_) => None,
+            Self::OtherVersion { .. } => Some("Run ALTER EXTENSION pg_backstop UPDATE in this database.".into()),
+            _ => None,
         }
     }
 }

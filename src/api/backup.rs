@@ -1,19 +1,22 @@
 //! Recording backups that somebody else takes.
 
+use std::path::Path;
 use std::time::Duration;
 
 use pgrx::AnyNumeric;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use super::argument;
 use super::server::{self, WalPosition};
+use super::storage;
 use crate::catalog::{PgLsn, backup, ledger};
 use crate::error::{Error, Result};
+use crate::settings;
 
 const BACKUP_TYPES: [&str; 5] = ["full", "incremental", "differential", "logical", "globals"];
 const ENDINGS: [&str; 2] = ["completed", "failed"];
 const SEE_HISTORY: &str = "SELECT id, label, status FROM backup_history ORDER BY id DESC shows those that exist.";
-const RUNNING_BACKUP_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Records that a backup begins now, and returns its id and where WAL is.
 #[pg_extern]
@@ -34,9 +37,9 @@ fn start(
     label: Option<&str>,
 ) -> Result<(i64, PgLsn)> {
     server::require_primary("record_backup_start")?;
-    let backup_type = one_of("backup_type", backup_type, &BACKUP_TYPES)?;
+    let backup_type = argument::one_of("backup_type", backup_type, &BACKUP_TYPES)?;
     ledger::lock_chain()?;
-    fail_abandoned_backups(RUNNING_BACKUP_TIMEOUT)?;
+    fail_abandoned_backups(settings::running_backup_timeout())?;
     let policy = match policy_name {
         None => None,
         Some(name) => match backup::policy(name)? {
@@ -58,7 +61,7 @@ fn start(
         system_identifier: server::system_identifier(),
         timeline: position.timeline()?,
         start_lsn: position.lsn,
-        start_wal_file: &position.file_of_next_byte(),
+        start_wal_file: &position.file_of_next_byte()?,
     })?;
     Ok((id, position.lsn))
 }
@@ -88,25 +91,10 @@ fn complete(
         argument: "backup_id",
         hint: "Pass the backup_id that record_backup_start() returned.".to_owned(),
     })?;
-    let status = one_of("status", status, &ENDINGS)?;
-    if let Some(size) = size_bytes
-        && size < 0
-    {
-        return Err(Error::invalid(
-            format!("backup_size_bytes must not be negative: {size}"),
-            "A size is counted in bytes, from 0.",
-            "Leave backup_size_bytes out to have the backup's path measured.",
-        ));
-    }
-    if let Some(duration) = &duration_seconds
-        && (duration.is_nan() || *duration < AnyNumeric::from(0))
-    {
-        return Err(Error::invalid(
-            format!("duration_seconds must not be negative: {duration}"),
-            "A duration is counted in seconds, from 0.",
-            "Leave duration_seconds out to have it taken from the clock.",
-        ));
-    }
+    let status = argument::one_of("status", status, &ENDINGS)?;
+    argument::size("backup_size_bytes", size_bytes)?;
+    argument::not_negative("duration_seconds", duration_seconds.as_ref())?;
+    argument::error_goes_with_failure(status, error)?;
     let known = backup::known(id)?.ok_or(Error::NotFound {
         kind: "backup",
         key: id,
@@ -115,10 +103,13 @@ fn complete(
     require_running(id, status, &known)?;
 
     let completed = status == "completed";
-    let (size_bytes, file_count) = (size_bytes, None);
+    let (size_bytes, file_count) = match (size_bytes, &known.path) {
+        (None, Some(path)) if completed => measure(path),
+        _ => (size_bytes, None),
+    };
     ledger::lock_chain()?;
     let position = completed.then(WalPosition::now);
-    let end_wal_file = position.as_ref().map(WalPosition::file_of_last_byte);
+    let end_wal_file = position.as_ref().map(WalPosition::file_of_last_byte).transpose()?;
     let ended = backup::end(&backup::Ended {
         id,
         status,
@@ -131,7 +122,7 @@ fn complete(
     })?;
     if !ended {
         // Another session was faster, after the look above.
-        let known = backup::known(id)?.ok_or(Error::NotFound {
+        let known = backup::known_now(id)?.ok_or(Error::NotFound {
             kind: "backup",
             key: id,
             hint: SEE_HISTORY,
@@ -144,18 +135,26 @@ fn complete(
     Ok((id, status.to_owned()))
 }
 
+/// Bytes and files at the backup's path; nothing, and a notice, where it cannot be looked at.
+fn measure(path: &str) -> (Option<i64>, Option<i64>) {
+    const CONSEQUENCE: &str = "the size of the backup is not known";
+    if !storage::readable(path, CONSEQUENCE) {
+        return (None, None);
+    }
+    match artifact::measure(Path::new(path)) {
+        Ok(measured) => (i64::try_from(measured.bytes).ok(), i64::try_from(measured.files).ok()),
+        Err(error) => {
+            storage::not_read(CONSEQUENCE, &error.to_string());
+            (None, None)
+        }
+    }
+}
+
 fn require_running(id: i64, wanted: &str, known: &backup::Known) -> Result<()> {
     if known.status != "running" {
-        let ended = known
-            .finished_at
-            .map_or_else(|| "at an unknown time".to_owned(), |at| format!("at {at}"));
-        let reason = known
-            .error
-            .as_ref()
-            .map_or_else(|| ".".to_owned(), |error| format!(": {error}"));
         return Err(Error::WrongState {
             message: format!("backup {id} is not running"),
-            detail: format!("It became {} {ended}{reason}", known.status),
+            detail: argument::ended(&known.status, known.finished_at, known.error.as_deref()),
             hint: "A backup ends once. Record another one with record_backup_start().".to_owned(),
         });
     }
@@ -176,33 +175,14 @@ fn require_running(id: i64, wanted: &str, known: &backup::Known) -> Result<()> {
 ///
 /// Writes nothing where there are none. Needs a transaction on a primary.
 pub fn fail_abandoned_backups(timeout: Duration) -> Result<u64> {
-    let timeout = timeout.as_secs_f64();
-    if !backup::any_abandoned(timeout)? {
+    let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+    let bound = server::started_at().max(server::now().saturating_sub(seconds.saturating_mul(1_000_000)));
+    let bound = TimestampWithTimeZone::try_from(bound).map_err(|_| Error::UnexpectedAnswer {
+        what: "a time on the clock",
+    })?;
+    if !backup::any_running_since_before(bound)? {
         return Ok(0);
     }
     ledger::lock_chain()?;
-    backup::fail_abandoned(timeout)
-}
-
-/// The value, if it is one of those allowed.
-fn one_of<'a>(argument: &'static str, value: Option<&'a str>, allowed: &[&str]) -> Result<&'a str> {
-    let list = || {
-        allowed
-            .iter()
-            .map(|name| format!("'{name}'"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    match value {
-        None => Err(Error::NullArgument {
-            argument,
-            hint: format!("Pass one of {}.", list()),
-        }),
-        Some(value) if allowed.contains(&value) => Ok(value),
-        Some(value) => Err(Error::invalid(
-            format!("invalid {argument}: \"{value}\""),
-            format!("{argument} can be {}.", list()),
-            "Pass one of them, in lower case.",
-        )),
-    }
+    backup::fail_abandoned(bound, seconds)
 }

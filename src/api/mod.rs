@@ -1,5 +1,13 @@
 //! The SQL functions, one module for each noun.
 
+pub mod archive;
+mod argument;
 pub mod backup;
+mod incremental;
 pub mod ledger;
+pub mod policy;
+pub mod readiness;
+pub mod recovery;
 mod server;
+mod storage;
+pub mod worker;

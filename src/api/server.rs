@@ -1,6 +1,9 @@
 //! What a call needs to know of the server that it runs on.
 
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use wal::{Lsn, SegmentName, SegmentSize, Timeline, TimelineHistory};
 
 use crate::catalog::PgLsn;
 use crate::error::{Error, Result};
@@ -40,6 +43,18 @@ impl WalPosition {
     }
 }
 
+/// The time now, in µs since 2000 (TimestampTz).
+pub fn now() -> pg_sys::TimestampTz {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// When the server was started, in µs since 2000 (TimestampTz).
+pub fn started_at() -> pg_sys::TimestampTz {
+    // SAFETY: set by the postmaster.
+    unsafe { pg_sys::PgStartTime }
+}
+
 /// The cluster's identity, as pg_control_system() shows it.
 pub fn system_identifier() -> i64 {
     // SAFETY: reads the copy of the control file that the server holds in memory.
@@ -55,24 +70,64 @@ impl WalPosition {
     }
 
     /// Name of the segment that the next byte goes to: where a backup's WAL begins.
-    pub fn file_of_next_byte(&self) -> String {
+    pub fn file_of_next_byte(&self) -> Result<String> {
         self.file(self.lsn.0)
     }
 
     /// Name of the segment that the last byte is in: where a backup's WAL ends.
-    pub fn file_of_last_byte(&self) -> String {
+    pub fn file_of_last_byte(&self) -> Result<String> {
         self.file(self.lsn.0.saturating_sub(1))
     }
 
-    fn file(&self, byte: u64) -> String {
-        // SAFETY: set when the server starts.
-        let size = u64::from(unsafe { pg_sys::wal_segment_size }.unsigned_abs()).max(1);
-        let (segment, in_a_file) = (byte / size, 0x1_0000_0000 / size);
-        format!(
-            "{:08X}{:08X}{:08X}",
-            self.timeline,
-            segment / in_a_file,
-            segment % in_a_file
-        )
+    fn file(&self, byte: u64) -> Result<String> {
+        let name = SegmentName::containing(Timeline(self.timeline), Lsn(byte), segment_size()?);
+        Ok(name.to_string())
     }
+}
+
+/// The cluster's segment size.
+pub fn segment_size() -> Result<SegmentSize> {
+    // SAFETY: set when the server starts, from the control file.
+    let bytes = unsafe { pg_sys::wal_segment_size };
+    SegmentSize::new(bytes.unsigned_abs()).map_err(|_| Error::UnexpectedAnswer {
+        what: "a WAL segment size",
+    })
+}
+
+/// The segments that hold the WAL from `start` up to `end`, in order, each under the timeline that recovery along this
+/// server's own history would read it from.
+pub fn segments_of(start: PgLsn, end: PgLsn, timeline: u32) -> Result<Vec<SegmentName>> {
+    let size = segment_size()?;
+    let history = own_history(Timeline(timeline));
+    let first = start.0 / size.bytes();
+    let last = end.0.saturating_sub(1) / size.bytes();
+    Ok((first..=last)
+        .map(|number| SegmentName {
+            timeline: history.timeline_of_segment(number, size),
+            number,
+            size,
+        })
+        .collect())
+}
+
+/// The history of the timeline that this server writes. Its first timeline has no history file; one that cannot be read
+/// counts as none, as it does for the server itself (readTimeLineHistory() in timeline.c).
+fn own_history(timeline: Timeline) -> TimelineHistory {
+    // The server's working directory is its data directory.
+    std::fs::read(format!("pg_wal/{:08X}.history", timeline.0))
+        .ok()
+        .and_then(|content| TimelineHistory::parse(timeline, content).ok())
+        .unwrap_or(TimelineHistory::root(timeline))
+}
+
+/// Tells the caller something that is no error.
+pub fn tell(level: PgLogLevel, message: String, detail: String, hint: &str) {
+    let code = match level {
+        PgLogLevel::WARNING => PgSqlErrorCode::ERRCODE_WARNING,
+        _ => PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+    };
+    ErrorReport::new(code, message, "pg_backstop")
+        .set_detail(detail)
+        .set_hint(hint)
+        .report(level);
 }

@@ -3,6 +3,7 @@
 use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 
+use super::statement::Rows;
 use super::{PgLsn, Statement};
 use crate::error::Result;
 
@@ -102,12 +103,21 @@ static KNOWN: Statement = Statement::new(
      FROM @extschema@.backup_history WHERE id = $1",
 );
 
-/// The backup of that id.
+/// The backup of that id, as the caller's transaction sees it.
 pub fn known(id: i64) -> Result<Option<Known>> {
-    KNOWN.read(&[id.into()], |rows| {
+    KNOWN.read(&[id.into()], Known::from_rows)
+}
+
+/// The backup of that id, as it is now.
+pub fn known_now(id: i64) -> Result<Option<Known>> {
+    KNOWN.read_latest(&[id.into()], Known::from_rows)
+}
+
+impl Known {
+    fn from_rows(rows: Rows) -> Result<Option<Self>> {
         rows.first()
             .map(|row| {
-                Ok(Known {
+                Ok(Self {
                     status: row.need(1, "the backup's status")?,
                     path: row.get(2)?,
                     error: row.get(3)?,
@@ -117,7 +127,7 @@ pub fn known(id: i64) -> Result<Option<Known>> {
                 })
             })
             .transpose()
-    })
+    }
 }
 
 /// How a backup ended.
@@ -168,16 +178,13 @@ pub fn end(backup: &Ended<'_>) -> Result<bool> {
     END.write(&args, |rows| Ok(rows.processed() == 1))
 }
 
-static ANY_ABANDONED: Statement = Statement::new(
-    "SELECT FROM @extschema@.backup_history
-     WHERE status = 'running'
-       AND (started_at < pg_postmaster_start_time() OR started_at < clock_timestamp() - make_interval(secs => $1))
-     LIMIT 1",
-);
+// One bound, and not now() less an interval, so that the partial index answers it however many backups run.
+static ANY_ABANDONED: Statement =
+    Statement::new("SELECT FROM @extschema@.backup_history WHERE status = 'running' AND started_at < $1 LIMIT 1");
 
-/// Whether a running backup is older than the server's last start or than `timeout_seconds`.
-pub fn any_abandoned(timeout_seconds: f64) -> Result<bool> {
-    ANY_ABANDONED.read(&[timeout_seconds.into()], |rows| Ok(rows.processed() > 0))
+/// Whether a running backup began before `bound`.
+pub fn any_running_since_before(bound: TimestampWithTimeZone) -> Result<bool> {
+    ANY_ABANDONED.read(&[bound.into()], |rows| Ok(rows.processed() > 0))
 }
 
 static FAIL_ABANDONED: Statement = Statement::new(
@@ -186,14 +193,95 @@ static FAIL_ABANDONED: Statement = Statement::new(
          error = CASE WHEN started_at < pg_postmaster_start_time()
              THEN 'The server was started at ' || to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
                   || ' UTC, after this backup began, and nobody had recorded its end: a backup does not outlive its server.'
-             ELSE 'Nobody recorded the end of this backup within '
-                  || make_interval(secs => $1) || ' (pg_backstop.running_backup_timeout).'
+             ELSE 'Nobody recorded the end of this backup within ' || $2 || ' s (pg_backstop.running_backup_timeout).'
          END
-     WHERE status = 'running'
-       AND (started_at < pg_postmaster_start_time() OR started_at < clock_timestamp() - make_interval(secs => $1))",
+     WHERE status = 'running' AND started_at < $1",
 );
 
-/// Marks such backups failed, with the reason, and returns how many they were.
-pub fn fail_abandoned(timeout_seconds: f64) -> Result<u64> {
-    FAIL_ABANDONED.write(&[timeout_seconds.into()], |rows| Ok(rows.processed()))
+/// Marks running backups that began before `bound` failed, with the reason, and returns how many they were. `bound` is the
+/// server's last start, or `timeout_seconds` ago where that is later.
+pub fn fail_abandoned(bound: TimestampWithTimeZone, timeout_seconds: i64) -> Result<u64> {
+    FAIL_ABANDONED.write(&[bound.into(), timeout_seconds.into()], |rows| Ok(rows.processed()))
+}
+
+/// A range of WAL that is recorded as a backup.
+pub struct Range<'a> {
+    /// Of this cluster.
+    pub system_identifier: i64,
+    /// The timeline that the range ends on.
+    pub timeline: i32,
+    /// Its first byte.
+    pub start_lsn: PgLsn,
+    /// The byte after its last.
+    pub end_lsn: PgLsn,
+    /// The segment that holds its first byte.
+    pub start_wal_file: Option<&'a str>,
+    /// The segment that holds its last byte.
+    pub end_wal_file: Option<&'a str>,
+    /// The backup that it continues.
+    pub parent: Option<i64>,
+    /// Where it lies.
+    pub path: Option<&'a str>,
+    /// Bytes of the files found.
+    pub size_bytes: i64,
+    /// How many files were found.
+    pub file_count: i64,
+    /// What is missing.
+    pub error: Option<&'a str>,
+}
+
+static RECORD_RANGE: Statement = Statement::new(
+    "INSERT INTO @extschema@.backup_history
+         (backup_type, system_identifier, timeline_id, start_lsn, end_lsn, start_wal_file, end_wal_file, parent_id,
+          backup_path, backup_size_bytes, wal_bytes, file_count, duration_seconds, status, error, started_at, finished_at)
+     SELECT 'incremental', $1, $2, $3, $4, $5, $6, $7, $8, $9, ($4 - $3)::bigint, $10, 0,
+            CASE WHEN $11 IS NULL THEN 'completed' ELSE 'failed' END, $11, clock.now, clock.now
+     FROM (SELECT clock_timestamp() AS now) AS clock
+     RETURNING id",
+);
+
+/// Records a range of WAL, completed or, with an error, failed; returns its id.
+pub fn record_range(range: &Range<'_>) -> Result<i64> {
+    let args = [
+        range.system_identifier.into(),
+        range.timeline.into(),
+        range.start_lsn.into(),
+        range.end_lsn.into(),
+        range.start_wal_file.into(),
+        range.end_wal_file.into(),
+        range.parent.into(),
+        range.path.into(),
+        range.size_bytes.into(),
+        range.file_count.into(),
+        range.error.into(),
+    ];
+    RECORD_RANGE.write(&args, |rows| rows.one("the backup's id")?.need(1, "the backup's id"))
+}
+
+static REACHING: Statement = Statement::new(
+    "SELECT id FROM @extschema@.backup_history
+     WHERE status = 'completed' AND backup_type IN ('full', 'incremental')
+       AND system_identifier = $1 AND start_lsn <= $2 AND end_lsn >= $2
+     ORDER BY end_lsn DESC, id DESC LIMIT 1",
+);
+
+/// The newest completed full or incremental backup whose range reaches a position: what a range from there continues.
+pub fn reaching(system_identifier: i64, start: PgLsn) -> Result<Option<i64>> {
+    REACHING.read(&[system_identifier.into(), start.into()], |rows| {
+        rows.first().map(|row| row.need(1, "the backup's id")).transpose()
+    })
+}
+
+static ARCHIVED_SEGMENTS: Statement = Statement::new(
+    "SELECT segment_name, stored_bytes FROM @extschema@.wal_archive
+     WHERE segment_name BETWEEN $1 AND $2 AND length(segment_name) = 24
+       AND status IN ('verified', 'pending') AND stored_bytes IS NOT NULL",
+);
+
+/// Names and stored sizes of the archived segments between two of the same timeline, both included.
+pub fn archived_segments(first: &str, last: &str) -> Result<Vec<(String, i64)>> {
+    ARCHIVED_SEGMENTS.read(&[first.into(), last.into()], |rows| {
+        rows.map(|row| Ok((row.need(1, "the segment's name")?, row.need(2, "the segment's size")?)))
+            .collect()
+    })
 }

@@ -63,13 +63,15 @@ pub fn append(table: &str, row: i64, operation: &'static str, image: Image) -> R
 }
 
 static DESCRIBES: Statement = Statement::new(
-    "SELECT FROM @extschema@.ledger_events
-     WHERE id = $1 AND table_name = $2 AND row_id = $3 AND operation <> 'DELETE' AND image = $4",
+    "SELECT table_name = $2 AND row_id = $3 AND operation <> 'DELETE' AND image = $4
+     FROM @extschema@.ledger_events WHERE id = $1",
 );
 
-/// Whether the event says exactly this of this row.
-pub fn describes(event: i64, table: &str, row: i64, image: Image) -> Result<bool> {
+/// Whether the event says exactly this of this row; `None` where there is no such event.
+pub fn describes(event: i64, table: &str, row: i64, image: Image) -> Result<Option<bool>> {
     DESCRIBES.read(&[event.into(), table.into(), row.into(), image.into()], |rows| {
-        Ok(rows.processed() > 0)
+        rows.first()
+            .map(|row| row.need(1, "whether the event describes the row"))
+            .transpose()
     })
 }

@@ -3,13 +3,20 @@
 //! A statement is a [`Statement`] in the module of its noun, with a Rust function around it that says what goes in and what
 //! comes out; nothing else in `src/` holds SQL. How statements run is in [`statement`].
 
+pub mod archive;
 pub mod backup;
+pub mod detection;
 mod extension;
+pub mod facts;
 mod image;
 pub mod ledger;
+pub mod ledger_check;
 mod lsn;
+pub mod recovery;
+pub mod samples;
 mod scope;
 mod statement;
+pub mod worker;
 
 pub use extension::Extension;
 pub use image::Image;

@@ -25,6 +25,8 @@ pub struct Statement {
 enum Mode {
     /// Changes nothing and takes no transaction ID, so that it works on a standby.
     Read,
+    /// As `Read`, and sees all that is committed now, even where the caller's snapshot is older.
+    ReadLatest,
     /// May change rows.
     Write,
     /// May change rows, and sees all that is committed now, even in a transaction whose own snapshot is older.
@@ -43,6 +45,12 @@ impl Statement {
     /// What `rows` returns, [`Error::NotInstalled`], or what SPI refuses. PostgreSQL's own errors unwind.
     pub fn read<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
         self.run(Mode::Read, args, rows)
+    }
+
+    /// Runs a statement that only reads, under a snapshot taken now: for a second look, after another session was faster.
+    /// Errors as [`Statement::read`].
+    pub fn read_latest<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+        self.run(Mode::ReadLatest, args, rows)
     }
 
     /// Runs a statement that may write. Errors as [`Statement::read`].
@@ -64,7 +72,7 @@ impl Statement {
         let extension = Extension::get()?;
         let _path = SafeSearchPath::set();
         let _rights = OwnerRights::assume(&extension);
-        let _via = (!matches!(mode, Mode::Read)).then(FunctionWrites::begin);
+        let _via = matches!(mode, Mode::Write | Mode::WriteLatest).then(FunctionWrites::begin);
         // Values outlive SPI's own memory when they are copied to where the caller works.
         // SAFETY: always set.
         let caller = unsafe { pg_sys::CurrentMemoryContext };
@@ -91,13 +99,13 @@ impl Statement {
                         pg_sys::SPI_execute_plan(plan.0, values.as_mut_ptr(), nulls.as_ptr(), unwritten, 0)
                     }
                     Mode::Write => pg_sys::SPI_execute_plan(plan.0, values.as_mut_ptr(), nulls.as_ptr(), false, 0),
-                    Mode::WriteLatest => pg_sys::SPI_execute_snapshot(
+                    Mode::ReadLatest | Mode::WriteLatest => pg_sys::SPI_execute_snapshot(
                         plan.0,
                         values.as_mut_ptr(),
                         nulls.as_ptr(),
                         pg_sys::GetLatestSnapshot(),
                         std::ptr::null_mut(),
-                        false,
+                        matches!(mode, Mode::ReadLatest),
                         true,
                         0,
                     ),

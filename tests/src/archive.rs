@@ -26,6 +26,9 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Leaves it as it is.
+    pub fn stays(self) {}
+
     /// Puts the original file back, the very one (as `mv` would), or removes what was not there before.
     ///
     /// # Errors
@@ -91,9 +94,7 @@ impl Archive {
 
     fn names(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in
-            fs::read_dir(&self.directory).with_context(|| self.directory.display().to_string())?
-        {
+        for entry in fs::read_dir(&self.directory).with_context(|| self.directory.display().to_string())? {
             if let Ok(name) = entry?.file_name().into_string()
                 && wanted(&name)
             {
@@ -120,8 +121,7 @@ impl Archive {
     pub fn remove(&self, name: &str) -> Result<Fault> {
         let (place, original) = (self.file(name), self.kept.join(name));
         ensure!(!original.exists(), "{name} has a fault already");
-        fs::rename(&place, &original)
-            .with_context(|| format!("taking {} away", place.display()))?;
+        fs::rename(&place, &original).with_context(|| format!("taking {} away", place.display()))?;
         Ok(Fault {
             place,
             original: Some(original),

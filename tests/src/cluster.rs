@@ -101,10 +101,7 @@ impl Cluster {
 
     fn configure(&self) -> Result<()> {
         let path = self.data().join("postgresql.conf");
-        fs::write(
-            &path,
-            self.settings.file(self.socket(), &self.archive.command())?,
-        )?;
+        fs::write(&path, self.settings.file(self.socket(), &self.archive.command())?)?;
         process::give_to_server(&path)
     }
 
@@ -181,20 +178,11 @@ impl Cluster {
     /// When it ends instead; the message holds the end of its log.
     pub fn start_server(&mut self) -> Result<()> {
         fs::set_permissions(self.data(), Permissions::from_mode(0o700))?;
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())?;
+        let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
         let mut postgres = self.server.postgres()?;
-        postgres
-            .arg("-D")
-            .arg(self.data())
-            .arg("-p")
-            .arg(PORT.to_string());
+        postgres.arg("-D").arg(self.data()).arg("-p").arg(PORT.to_string());
         let running = Running::new(process::spawn(
-            postgres
-                .stdout(Stdio::from(log.try_clone()?))
-                .stderr(Stdio::from(log)),
+            postgres.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log)),
         )?);
         let ready = wait_until("the server to take connections", SOON, || {
             if let Some(status) = running.ended()? {
@@ -227,9 +215,7 @@ impl Cluster {
             Shutdown::Immediate => Signal::QUIT,
             Shutdown::Kill => Signal::KILL,
         };
-        running
-            .end(signal, SOON)
-            .with_context(|| self.end_of_log())?;
+        running.end(signal, SOON).with_context(|| self.end_of_log())?;
         // A killed postmaster's children find out by themselves, and until then no other may start.
         wait_until("the server's children to end", SOON, || {
             let left = processes_in(&self.data())?;
@@ -272,15 +258,9 @@ impl Cluster {
     /// When the server does not take it.
     pub fn connect_as(&self, user: &str, database: &str) -> Result<Client> {
         let mut config = postgres::Config::new();
-        config
-            .host_path(self.socket())
-            .port(PORT)
-            .user(user)
-            .dbname(database);
+        config.host_path(self.socket()).port(PORT).user(user).dbname(database);
         // A statement that hangs is a failure with a name, not a test run that never ends.
-        config
-            .connect_timeout(SOON)
-            .options("-c statement_timeout=120s");
+        config.connect_timeout(SOON).options("-c statement_timeout=120s");
         Ok(config.connect(NoTls)?)
     }
 
@@ -330,12 +310,8 @@ impl Cluster {
     /// When the server's user is not there.
     pub fn client_command(&self, program: &str) -> Result<std::process::Command> {
         let mut command = self.server.program(program)?;
-        command
-            .env("PGHOST", self.socket())
-            .env("PGPORT", PORT.to_string());
-        command
-            .env("PGUSER", SUPERUSER)
-            .env("PGDATABASE", "postgres");
+        command.env("PGHOST", self.socket()).env("PGPORT", PORT.to_string());
+        command.env("PGUSER", SUPERUSER).env("PGDATABASE", "postgres");
         Ok(command)
     }
 
@@ -358,12 +334,7 @@ impl Cluster {
         let mut command = self.client_command("pg_basebackup")?;
         process::run(
             command
-                .args([
-                    "--checkpoint=fast",
-                    "--no-sync",
-                    "--wal-method=stream",
-                    "-D",
-                ])
+                .args(["--checkpoint=fast", "--no-sync", "--wal-method=stream", "-D"])
                 .arg(to),
         )
         .map(drop)
@@ -412,10 +383,7 @@ pub fn text_in(session: &mut Client, sql: &str) -> Result<String> {
 pub fn refusal_in(session: &mut Client, sql: &str) -> Result<DbError> {
     match session.simple_query(sql) {
         Ok(answer) => bail!("no error from {sql}, but {} messages", answer.len()),
-        Err(error) => error
-            .as_db_error()
-            .cloned()
-            .with_context(|| format!("{sql}: {error}")),
+        Err(error) => error.as_db_error().cloned().with_context(|| format!("{sql}: {error}")),
     }
 }
 
@@ -423,8 +391,6 @@ pub fn refusal_in(session: &mut Client, sql: &str) -> Result<DbError> {
 fn processes_in(directory: &Path) -> Result<usize> {
     let processes = fs::read_dir("/proc")?.flatten();
     Ok(processes
-        .filter(|process| {
-            fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == directory)
-        })
+        .filter(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == directory))
         .count())
 }

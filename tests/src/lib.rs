@@ -9,14 +9,18 @@ pub mod cluster;
 pub mod process;
 pub mod progress;
 pub mod running;
+pub mod scene;
 pub mod scratch;
 pub mod server;
 pub mod settings;
 pub mod template;
 pub mod wait;
+pub mod waldump;
+pub mod worker;
 
 pub use archive::Archive;
 pub use cluster::{Cluster, Shutdown};
+pub use scene::Scene;
 pub use server::Server;
 pub use settings::Settings;
 pub use wait::{Look, wait_until};

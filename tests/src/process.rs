@@ -178,8 +178,7 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// When it cannot be started.
 pub fn output(command: &mut Command) -> Result<Output> {
     let shown = format!("{command:?}");
-    let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
-        .with_context(|| shown.clone())?;
+    let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).with_context(|| shown.clone())?;
     child.wait_with_output().with_context(|| shown)
 }
 

@@ -16,9 +16,7 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let (done, ticks) = channel::<()>();
     let result = thread::scope(|scope| {
         scope.spawn(move || {
-            while terminal
-                && ticks.recv_timeout(Duration::from_millis(200)) == Err(RecvTimeoutError::Timeout)
-            {
+            while terminal && ticks.recv_timeout(Duration::from_millis(200)) == Err(RecvTimeoutError::Timeout) {
                 eprint!("\r… {what}, {} s ", started.elapsed().as_secs());
             }
         });

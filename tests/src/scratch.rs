@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,7 +17,10 @@ use anyhow::{Context, Result};
 use crate::{Look, process, running, wait_until};
 
 /// The exit status of a shell whose program was interrupted.
-const INTERRUPTED: i32 = 130;
+const EXIT_INTERRUPTED: i32 = 130;
+
+/// Set as soon as a signal has come.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 struct Root {
     path: PathBuf,
@@ -43,7 +47,8 @@ fn make_root() -> Result<Root> {
         .keep();
     fs::set_permissions(&path, Permissions::from_mode(0o755))?;
     // A server that is just ending may still write, hence the second and third try.
-    let script = r#"trap '' INT TERM HUP; cat; for pause in 0.2 1 5; do rm -rf "$0" && exit; sleep $pause; done; rm -rf "$0""#;
+    let script =
+        r#"trap '' INT TERM HUP; cat; for pause in 0.2 1 5; do rm -rf "$0" && exit; sleep $pause; done; rm -rf "$0""#;
     let mut remover = Command::new("sh");
     remover.args(["-c", script]).arg(&path).current_dir("/");
     remover
@@ -53,12 +58,28 @@ fn make_root() -> Result<Root> {
     let _remover = process::spawn(&mut remover).context("sh")?;
     let doomed = path.clone();
     let handled = ctrlc::set_handler(move || {
+        INTERRUPTED.store(true, Ordering::SeqCst);
         running::stop_all();
         remove(&doomed);
-        std::process::exit(INTERRUPTED);
+        std::process::exit(EXIT_INTERRUPTED);
     });
     handled.context("installing the signal handler")?;
     Ok(Root { path, _remover })
+}
+
+/// To be called where the program has failed and is about to end: a signal makes everything fail that goes on, and then the
+/// signal handler, which may be a moment late, has the last word.
+pub fn leave_to_signal_handler() {
+    let interrupted = wait_until("a signal", Duration::from_millis(300), || {
+        Ok(if INTERRUPTED.load(Ordering::SeqCst) {
+            Look::Done(())
+        } else {
+            Look::not_yet("none")
+        })
+    });
+    while interrupted.is_ok() {
+        thread::park();
+    }
 }
 
 /// Socket paths may not pass 107 bytes, so a long temporary directory will not do.
@@ -73,16 +94,12 @@ fn parent() -> PathBuf {
 
 /// Removes a directory with all that is in it, also what a server that is just ending still writes there.
 pub fn remove(path: &Path) {
-    let gone = wait_until(
-        "the directory to be removable",
-        Duration::from_secs(10),
-        || {
-            Ok(match fs::remove_dir_all(path) {
-                Err(error) if path.exists() => Look::not_yet(error),
-                _ => Look::Done(()),
-            })
-        },
-    );
+    let gone = wait_until("the directory to be removable", Duration::from_secs(10), || {
+        Ok(match fs::remove_dir_all(path) {
+            Err(error) if path.exists() => Look::not_yet(error),
+            _ => Look::Done(()),
+        })
+    });
     if let Err(error) = gone {
         eprintln!("{} could not be removed: {error}", path.display());
     }

@@ -32,8 +32,8 @@ impl Server {
             return Self::of(Path::new(&config));
         }
         let list = Environment::get()?.cache.join("servers");
-        let text = fs::read_to_string(&list)
-            .with_context(|| format!("{}: run pgrx-config/setup.sh", list.display()))?;
+        let text =
+            fs::read_to_string(&list).with_context(|| format!("{}: run pgrx-config/setup.sh", list.display()))?;
         let config = text
             .lines()
             .next()
@@ -44,9 +44,7 @@ impl Server {
     }
 
     fn of(config: &Path) -> Result<Self> {
-        let ask = |what| {
-            process::run(Command::new(config).arg(what)).map(|answer| answer.trim().to_owned())
-        };
+        let ask = |what| process::run(Command::new(config).arg(what)).map(|answer| answer.trim().to_owned());
         let bindir = PathBuf::from(ask("--bindir")?);
         let version = ask("--version")?;
         let digits = version
@@ -56,11 +54,7 @@ impl Server {
         let major = digits
             .and_then(|digits| digits.parse().ok())
             .with_context(|| format!("no version in {version:?}"))?;
-        ensure!(
-            bindir.join("postgres").exists(),
-            "{} holds no server",
-            bindir.display()
-        );
+        ensure!(bindir.join("postgres").exists(), "{} holds no server", bindir.display());
         Ok(Self { bindir, major })
     }
 

@@ -66,23 +66,12 @@ impl Settings {
         let shared = process::repository().join("pgrx-config/postgresql.conf");
         let mut text = fs::read_to_string(&shared).with_context(|| shared.display().to_string())?;
         let own = [
-            (
-                "unix_socket_directories",
-                format!("\"{}\"", socket.display()),
-            ),
+            ("unix_socket_directories", format!("\"{}\"", socket.display())),
             ("archive_command", archive_command.to_owned()),
         ];
         let own = own.iter().map(|(name, value)| (*name, value.as_str()));
-        for (name, value) in own.chain(
-            self.lines
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
-        ) {
-            writeln!(
-                text,
-                "{name} = '{}'",
-                value.replace('\\', r"\\").replace('\'', "''")
-            )?;
+        for (name, value) in own.chain(self.lines.iter().map(|(name, value)| (name.as_str(), value.as_str()))) {
+            writeln!(text, "{name} = '{}'", value.replace('\\', r"\\").replace('\'', "''"))?;
         }
         Ok(text)
     }

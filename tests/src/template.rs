@@ -41,13 +41,7 @@ fn initdb(server: &Server, segment_mb: u32, to: &Path) -> Result<()> {
         "--locale=C",
         "--no-sync",
     ]);
-    process::run(
-        initdb
-            .arg(format!("--wal-segsize={segment_mb}"))
-            .arg("-D")
-            .arg(to),
-    )
-    .map(drop)
+    process::run(initdb.arg(format!("--wal-segsize={segment_mb}")).arg("-D").arg(to)).map(drop)
 }
 
 /// Copies a directory's contents, with owners and times, into one that may exist already.

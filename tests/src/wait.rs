@@ -28,21 +28,14 @@ impl<T> Look<T> {
 ///
 /// # Errors
 /// The probe's own error at once, or, after the deadline, one that names `what` and what was seen last.
-pub fn wait_until<T>(
-    what: &str,
-    deadline: Duration,
-    mut probe: impl FnMut() -> Result<Look<T>>,
-) -> Result<T> {
+pub fn wait_until<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Result<Look<T>>) -> Result<T> {
     let started = Instant::now();
     let mut pause = Duration::from_millis(5);
     loop {
         match probe()? {
             Look::Done(value) => return Ok(value),
             Look::NotYet(seen) if started.elapsed() >= deadline => {
-                bail!(
-                    "waited {} s for {what}; seen last: {seen}",
-                    deadline.as_secs()
-                )
+                bail!("waited {} s for {what}; seen last: {seen}", deadline.as_secs())
             }
             Look::NotYet(_) => sleep(pause),
         }

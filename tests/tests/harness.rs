@@ -18,18 +18,12 @@ fn a_cluster_archives_is_backed_up_survives_a_kill_and_is_gone_afterwards() -> R
     assert_eq!(cluster.archive().backup_files()?.len(), 1);
 
     cluster.restart(Shutdown::Kill)?;
-    assert_eq!(
-        cluster.text("SELECT count(*) FROM pgbench_accounts")?,
-        "100000"
-    );
+    assert_eq!(cluster.text("SELECT count(*) FROM pgbench_accounts")?, "100000");
     cluster.stop(Shutdown::Fast)?;
     let copy = {
         let mut copy = cluster.copy()?;
         copy.start_server()?;
-        assert_eq!(
-            copy.text("SELECT count(*), 'a b' FROM pgbench_branches")?,
-            "1|a b"
-        );
+        assert_eq!(copy.text("SELECT count(*), 'a b' FROM pgbench_branches")?, "1|a b");
         copy.data()
     };
     assert!(!copy.exists());

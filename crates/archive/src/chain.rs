@@ -20,8 +20,8 @@ use crate::status::Status;
 pub struct Mark {
     /// Its size in the archive.
     pub bytes: u64,
-    /// Its ctime, nanoseconds since 1970.
-    pub changed_at: i64,
+    /// Its ctime.
+    pub changed_at: PgTimestamp,
 }
 
 impl Mark {
@@ -135,7 +135,10 @@ pub struct Plan {
     pub to_read: Vec<ToRead>,
     /// Enter these as `pending`: expected, and without a row, or with a verdict that holds no longer because the archiver is
     /// sending them (again).
-    pub newly_pending: Vec<SegmentName>,
+    ///
+    /// With each the mark that the row is to have from now on: set if the file is in the archive and ready to be read, so that
+    /// it is noticed should it vanish before.
+    pub newly_pending: Vec<(SegmentName, Option<Mark>)>,
     /// Enter these as `missing`.
     pub newly_missing: Vec<(SegmentName, Loss)>,
     /// These were missing or given up and are in the archive again. They are in `to_verify` too, or, while the archiver is still
@@ -153,6 +156,18 @@ pub struct Plan {
     pub unverified: u64,
     /// Set where the archive as a whole is not to be believed; then everything above is empty.
     pub suspicion: Option<Suspicion>,
+}
+
+impl Plan {
+    /// Whether it has anything to say of files that are not there, or not to be read.
+    pub const fn has_absences(&self) -> bool {
+        !(self.newly_pending.is_empty()
+            && self.newly_missing.is_empty()
+            && self.forgotten.is_empty()
+            && self.newly_pending_histories.is_empty()
+            && self.newly_missing_histories.is_empty()
+            && self.forgotten_others.is_empty())
+    }
 }
 
 /// What the chain remembers from one look to the next, beyond the rows. Losing it (a restart) only makes it more patient.
@@ -260,7 +275,7 @@ fn segments(judge: &Judge<'_>, listing: &Listing, stretch: &Stretch, plan: &mut 
         match (action, file) {
             (Action::Read(why), Some(file)) => {
                 if record.is_none() {
-                    plan.newly_pending.push(segment);
+                    plan.newly_pending.push((segment, Some(Mark::of(file))));
                 }
                 plan.to_verify.push(ToVerify {
                     segment,
@@ -268,7 +283,7 @@ fn segments(judge: &Judge<'_>, listing: &Listing, stretch: &Stretch, plan: &mut 
                     why,
                 });
             }
-            (Action::Await, _) => plan.newly_pending.push(segment),
+            (Action::Await, _) => plan.newly_pending.push((segment, None)),
             (Action::Lost(loss), _) => plan.newly_missing.push((segment, loss)),
             (Action::Leave | Action::Read(_), _) => {}
         }

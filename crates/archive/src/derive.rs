@@ -89,7 +89,7 @@ pub fn derive(
     }
     let refuse = |why: String| DeriveError::NotFollowed {
         command: archive_command.to_owned(),
-        why,
+        why: shown(&why),
     };
     let stored = follow(archive_command).map_err(refuse)?;
     let directory = match stored.target {
@@ -108,7 +108,7 @@ pub fn derive(
     };
     Ok(Derived {
         source: Source::Directory(directory),
-        because: format!("archive_command stores segments there with {}", stored.program),
+        because: format!("archive_command stores segments there with {}", shown(&stored.program)),
     })
 }
 
@@ -162,8 +162,12 @@ fn shell_sentence(error: ShellError) -> String {
     }
 }
 
+/// A text with the placeholders as they were typed.
+fn shown(text: &str) -> String {
+    text.replace(SEGMENT_NAME, "%f").replace(SEGMENT_PATH, "%p")
+}
+
 fn target(copy: &Copy) -> Result<Target, String> {
-    let shown = |path: &str| path.replace(SEGMENT_NAME, "%f").replace(SEGMENT_PATH, "%p");
     let path = copy.path.as_str();
     if path.starts_with('~') {
         return Err("its path starts with ~, which depends on the shell's user".to_owned());
@@ -171,14 +175,11 @@ fn target(copy: &Copy) -> Result<Target, String> {
     if path.contains("://") || path.split('/').next().is_some_and(|head| head.contains(':')) {
         return Err(format!(
             "it stores the segment on another host ({}), where it cannot be read from here",
-            shown(path)
+            path
         ));
     }
     if path.contains(SEGMENT_PATH) {
-        return Err(format!(
-            "it stores the segment as {}, a place made from %p",
-            shown(path)
-        ));
+        return Err(format!("it stores the segment as {}, a place made from %p", path));
     }
     if !path.contains(SEGMENT_NAME) {
         return Ok(if copy.directory_named || path.ends_with('/') {
@@ -189,15 +190,12 @@ fn target(copy: &Copy) -> Result<Target, String> {
     }
     let (directory, name) = path.rsplit_once('/').unwrap_or((".", path));
     if directory.contains(SEGMENT_NAME) {
-        return Err(format!(
-            "it gives each segment a directory of its own ({})",
-            shown(path)
-        ));
+        return Err(format!("it gives each segment a directory of its own ({})", path));
     }
     if name.chars().ne([SEGMENT_NAME]) {
         return Err(format!(
             "it stores the segment under another name than its own ({})",
-            shown(name)
+            name
         ));
     }
     Ok(Target::Under(if directory.is_empty() {

@@ -1,6 +1,6 @@
 //! Where archived WAL comes from, and whether its chain is whole.
 //!
-//! [`source`] says where, [`derive`] reads it off the server's own settings, [`listing`] says what lies there, and [`chain`]
+//! [`source`] says where, [`derive()`] reads it off the server's own settings, [`listing`] says what lies there, and [`chain`]
 //! compares that with what the server must have archived. Nothing here reads what is inside a segment: that is crate `wal`.
 #![forbid(unsafe_code)]
 

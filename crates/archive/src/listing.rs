@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use wal::{SegmentName, SegmentSize, WalFileName};
+use wal::{PgTimestamp, SegmentName, SegmentSize, WalFileName};
 
 use crate::source::Source;
 
@@ -21,9 +21,9 @@ pub struct StoredFile {
     pub name: String,
     /// Its size.
     pub bytes: u64,
-    /// When it last changed in content, name or attributes: the inode's ctime, nanoseconds since 1970. Unlike the mtime, `cp -p`,
-    /// `rsync -t` and `touch` cannot set it back.
-    pub changed_at: i64,
+    /// When it last changed in content, name or attributes: the inode's ctime, in the whole microseconds that a timestamptz
+    /// keeps. Unlike the mtime, `cp -p`, `rsync -t` and `touch` cannot set it back.
+    pub changed_at: PgTimestamp,
     /// Its inode.
     pub inode: u64,
 }
@@ -113,7 +113,9 @@ impl StoredFile {
         Self {
             name,
             bytes: metadata.len(),
-            changed_at: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+            changed_at: PgTimestamp::from_unix_micros(
+                nanoseconds(metadata.ctime(), metadata.ctime_nsec()).div_euclid(1000),
+            ),
             inode: metadata.ino(),
         }
     }

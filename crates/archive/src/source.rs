@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// Where archived WAL is read.
 ///
-/// One variant a layout: whoever adds one gives it a listing ([`Source::list`](crate::listing)) and a way to open a file, and the
-/// compiler names the places. `non_exhaustive` keeps callers from relying on there being one only.
+/// One variant a layout. Whoever adds one gives it a listing and a way to open a file in [`listing`](crate::listing), where the
+/// compiler names the places; what the chain makes of a listing is the same for all. `non_exhaustive` keeps callers from relying on
+/// there being one only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {

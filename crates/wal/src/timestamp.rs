@@ -12,6 +12,12 @@ impl PgTimestamp {
     /// END_TIMESTAMP: the first moment of the year 294277, which is not a timestamp any more.
     const END: i64 = 9_223_371_331_200_000_000;
 
+    /// From microseconds since 1970-01-01 00:00:00 UTC.
+    #[must_use]
+    pub const fn from_unix_micros(micros: i64) -> Self {
+        Self(micros.saturating_sub(Self::EPOCH_DIFFERENCE))
+    }
+
     /// Microseconds since 1970-01-01 00:00:00 UTC; the last moment that an i64 can hold where it would pass it.
     #[must_use]
     pub const fn unix_micros(self) -> i64 {

@@ -73,7 +73,7 @@ impl World {
         StoredFile {
             name,
             bytes: SIZE.bytes(),
-            changed_at: self.changes,
+            changed_at: PgTimestamp(self.changes),
             inode: 7,
         }
     }
@@ -114,11 +114,8 @@ impl World {
             noticed_at: PgTimestamp(self.now),
             due: false,
         };
-        for segment in &plan.newly_pending {
-            self.recorded
-                .entry(*segment)
-                .or_insert(row(Status::Pending, None))
-                .status = Status::Pending;
+        for (segment, mark) in &plan.newly_pending {
+            self.recorded.insert(*segment, row(Status::Pending, *mark));
         }
         for (segment, _) in &plan.newly_missing {
             self.recorded
@@ -172,6 +169,10 @@ fn names(segments: &[SegmentName]) -> Vec<u64> {
     segments.iter().map(|s| s.number).collect()
 }
 
+fn pending(plan: &Plan) -> Vec<u64> {
+    plan.newly_pending.iter().map(|(segment, _)| segment.number).collect()
+}
+
 #[test]
 fn an_archive_without_news_asks_for_nothing() {
     let mut world = World::verified(1, 50);
@@ -190,7 +191,7 @@ fn new_segments_are_verified_once_and_in_order() {
         plan.to_verify.iter().map(|v| v.segment.number).collect::<Vec<_>>(),
         [4, 5, 6]
     );
-    assert_eq!(names(&plan.newly_pending), [4, 5, 6], "a row comes before the verdict");
+    assert_eq!(pending(&plan), [4, 5, 6], "a row comes before the verdict");
     assert_eq!(plan.unverified, 3);
     assert_eq!(world.tick(), Plan::default());
 }
@@ -213,7 +214,7 @@ fn a_deleted_segment_is_missing_at_once_and_verified_again_when_it_returns() {
 fn a_segment_that_the_archiver_called_done_is_missing_after_the_grace() {
     let mut world = World::verified(1, 3);
     world.expected[0].last = 4;
-    assert_eq!(names(&world.tick().newly_pending), [4]);
+    assert_eq!(pending(&world.tick()), [4]);
     for _ in 0..5 {
         assert_eq!(world.tick().newly_missing, []);
     }
@@ -251,7 +252,7 @@ fn a_file_that_the_archiver_is_still_writing_is_not_read() {
     world.store(4);
     world.ready.insert(segment(4).to_string());
     let plan = world.tick();
-    assert_eq!((plan.to_verify.len(), names(&plan.newly_pending)), (0, vec![4]));
+    assert_eq!((plan.to_verify.len(), pending(&plan)), (0, vec![4]));
     assert_eq!(world.tick().unverified, 1);
     world.ready.clear();
     assert_eq!(world.tick().to_verify[0].why, Why::New);

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
+
 use super::*;
 
 const DATA: &str = "/var/lib/postgresql/15/main";
@@ -170,4 +172,27 @@ fn an_archive_library_says_where_or_is_refused_by_name() {
 fn archiving_that_is_off_is_told_from_archiving_that_is_not_set_up() {
     assert_eq!(of("(disabled)"), Err(DeriveError::Off));
     assert_eq!(of("  "), Err(DeriveError::NotSet));
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_command_the_answer_is_a_place_or_a_sentence(command in "(cp|mv|ln|install|rsync|cat|dd|test|nice|[a-z]{1,5}| |-[a-z]{1,3}|--|%p|%f|%%|/a/|/[a-z.]{1,4}|'|\"|\\\\|&&|;|<|>|2>|\\||é){0,12}") {
+        let marked = |text: &str| text.contains(['\u{1}', '\u{2}']);
+        match of(&command) {
+            Ok(Derived { source, .. }) => {
+                prop_assert!(source.root().is_absolute(), "{}", source);
+                prop_assert!(!marked(&source.to_string()), "{}", source);
+            }
+            Err(error) => {
+                let sentence = error.to_string();
+                prop_assert!(sentence.contains("set "), "{}", sentence);
+                prop_assert!(!marked(&sentence), "{}", sentence);
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_at_all_makes_it_panic(command in "\\PC{0,60}") {
+        let _ = of(&command);
+    }
 }

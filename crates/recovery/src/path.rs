@@ -1,0 +1,169 @@
+//! The way that a recovery takes through segments: along the timeline history, as far as each next segment is verified.
+
+use std::collections::BTreeMap;
+
+use archive::expected::{Stretch, expected};
+use wal::{Lsn, SegmentName, Timeline};
+
+use crate::backups::is_on_history;
+use crate::facts::{BrokenHistory, BrokenSegment, Facts};
+
+/// What stops replay.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Stop<'a> {
+    /// A segment that is not in order.
+    Broken(&'a BrokenSegment),
+    /// A segment of which nothing is on record.
+    Unknown(SegmentName),
+    /// The way into this timeline is not known to recovery.
+    History(&'a BrokenHistory),
+    /// Nothing: the next segment is the one that the server is writing.
+    Now,
+    /// The end of what is archived of a timeline that the server has left.
+    Left,
+}
+
+/// Verified and broken segments, ready to be walked along.
+pub(crate) struct Path<'a> {
+    facts: &'a Facts,
+    /// Half-open ranges of segment numbers, ascending, not touching.
+    verified: BTreeMap<Timeline, Vec<(u64, u64)>>,
+    broken: BTreeMap<SegmentName, &'a BrokenSegment>,
+    /// Up to where the server's own history is of interest.
+    end: Lsn,
+}
+
+impl<'a> Path<'a> {
+    pub(crate) fn new(facts: &'a Facts) -> Self {
+        let bytes = facts.size.bytes();
+        let mut verified: BTreeMap<Timeline, Vec<(u64, u64)>> = BTreeMap::new();
+        for extent in &facts.extents {
+            let range = (extent.first.0.div_ceil(bytes), extent.last.0 / bytes);
+            if range.0 < range.1 {
+                verified.entry(extent.timeline).or_default().push(range);
+            }
+        }
+        for ranges in verified.values_mut() {
+            ranges.sort_unstable();
+            let mut merged: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
+            for (from, to) in ranges.drain(..) {
+                match merged.last_mut() {
+                    Some(last) if from <= last.1 => last.1 = last.1.max(to),
+                    _ => merged.push((from, to)),
+                }
+            }
+            *ranges = merged;
+        }
+        let broken = facts.broken.iter().map(|broken| (broken.segment, broken)).collect();
+        let archived = facts
+            .extents
+            .iter()
+            .map(|extent| extent.last)
+            .max()
+            .unwrap_or(Lsn::INVALID);
+        Self {
+            facts,
+            verified,
+            broken,
+            end: facts.flush.unwrap_or(archived),
+        }
+    }
+
+    /// Whether a position of a timeline lies on the server's own history: a recovery from there can reach the present.
+    pub(crate) fn is_on_history(&self, timeline: Timeline, lsn: Lsn) -> bool {
+        is_on_history(&self.facts.history, timeline, lsn)
+    }
+
+    /// Whether recovery along the server's own history would ask for this segment.
+    pub(crate) fn asks_for(&self, segment: &SegmentName) -> bool {
+        self.facts.history.timeline_of_segment(segment.number, segment.size) == segment.timeline
+    }
+
+    /// From the segment that holds `from`, how far verified segments follow upon each other: the end of the last of them (`from`'s
+    /// segment start, if it is none itself), its timeline, and what stops there.
+    pub(crate) fn walk(&self, timeline: Timeline, from: Lsn, on_history: bool) -> (Lsn, Timeline, Stop<'a>) {
+        let size = self.facts.size;
+        let start = from.0 / size.bytes();
+        let lsn = |number: u64| Lsn(number.saturating_mul(size.bytes()));
+        let stretches = if on_history {
+            expected(&self.facts.history, size, from, self.end)
+        } else {
+            let last = self
+                .verified
+                .get(&timeline)
+                .and_then(|ranges| ranges.last())
+                .map_or(start, |range| range.1);
+            vec![Stretch {
+                timeline,
+                first: start,
+                last: last.max(start),
+                size,
+            }]
+        };
+        let mut at = (start, timeline);
+        for (index, stretch) in stretches.iter().enumerate() {
+            // Asked for more than is ever expected at once: what lies before is not known to be in order.
+            if stretch.first > at.0 {
+                return (
+                    lsn(at.0),
+                    at.1,
+                    Stop::Unknown(SegmentName {
+                        timeline: stretch.timeline,
+                        number: at.0,
+                        size,
+                    }),
+                );
+            }
+            if index > 0
+                && let Some(history) = self
+                    .facts
+                    .broken_histories
+                    .iter()
+                    .find(|h| h.timeline == stretch.timeline)
+            {
+                return (lsn(at.0), at.1, Stop::History(history));
+            }
+            let (reached, stop) = self.along(stretch);
+            if reached > stretch.first {
+                at = (reached, stretch.timeline);
+            }
+            if let Some(stop) = stop {
+                let left = !on_history && matches!(stop, Stop::Unknown(_));
+                return (lsn(reached), at.1, if left { Stop::Left } else { stop });
+            }
+        }
+        (lsn(at.0), at.1, if on_history { Stop::Now } else { Stop::Left })
+    }
+
+    /// The first number of a stretch that is not verified (one past its last, if all are), and why.
+    fn along(&self, stretch: &Stretch) -> (u64, Option<Stop<'a>>) {
+        let covered_to = self
+            .verified
+            .get(&stretch.timeline)
+            .and_then(|ranges| {
+                let after = ranges.partition_point(|range| range.0 <= stretch.first);
+                ranges.get(after.checked_sub(1)?)
+            })
+            .map_or(stretch.first, |range| range.1.max(stretch.first));
+        let end = stretch.last.saturating_add(1);
+        let until = covered_to.min(end);
+        let broken = self
+            .broken
+            .range(stretch.name(stretch.first)..=stretch.name(until.max(stretch.first)))
+            .next()
+            .map(|(_, broken)| *broken)
+            .filter(|broken| broken.segment.number < end);
+        match broken {
+            Some(broken) => (broken.segment.number, Some(Stop::Broken(broken))),
+            None if until < end => (until, Some(Stop::Unknown(stretch.name(until)))),
+            None => (end, None),
+        }
+    }
+}
+
+impl Path<'_> {
+    /// The name of the segment that holds `lsn`.
+    pub(crate) const fn segment(&self, timeline: Timeline, lsn: Lsn) -> SegmentName {
+        SegmentName::containing(timeline, lsn, self.facts.size)
+    }
+}

@@ -1,0 +1,6 @@
+//! Clusters made up of facts, and what is concluded about them.
+
+mod properties;
+mod readiness;
+mod scenario;
+mod windows;

@@ -1,0 +1,36 @@
+-- PUBLIC gets nothing. pg_monitor reads every table and view, and calls every function that only reads: those are declared
+-- STABLE or IMMUTABLE, so a function that writes must be VOLATILE. It goes by what belongs to the extension, so that no
+-- object is forgotten.
+DO $grants$
+DECLARE
+    member record;
+BEGIN
+    FOR member IN
+        SELECT class.relkind, class.oid::regclass AS name
+        FROM pg_depend AS part
+        JOIN pg_extension AS extension ON extension.oid = part.refobjid AND extension.extname = 'pg_backstop'
+        JOIN pg_class AS class ON class.oid = part.objid AND part.classid = 'pg_class'::regclass
+        WHERE part.refclassid = 'pg_extension'::regclass AND part.deptype = 'e'
+    LOOP
+        IF member.relkind = 'S' THEN
+            EXECUTE format('REVOKE ALL ON SEQUENCE %s FROM PUBLIC', member.name);
+        ELSIF member.relkind IN ('r', 'v', 'm', 'p') THEN
+            EXECUTE format('REVOKE ALL ON TABLE %s FROM PUBLIC', member.name);
+            EXECUTE format('GRANT SELECT ON TABLE %s TO pg_monitor', member.name);
+        END IF;
+    END LOOP;
+    FOR member IN
+        SELECT function.oid::regprocedure AS name,
+            function.provolatile IN ('s', 'i') AND function.prorettype <> 'trigger'::regtype AS only_reads
+        FROM pg_depend AS part
+        JOIN pg_extension AS extension ON extension.oid = part.refobjid AND extension.extname = 'pg_backstop'
+        JOIN pg_proc AS function ON function.oid = part.objid AND part.classid = 'pg_proc'::regclass
+        WHERE part.refclassid = 'pg_extension'::regclass AND part.deptype = 'e'
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', member.name);
+        IF member.only_reads THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_monitor', member.name);
+        END IF;
+    END LOOP;
+END
+$grants$;

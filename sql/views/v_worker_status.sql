@@ -1,0 +1,8 @@
+-- One row a worker. What it does comes from shared memory, so a standby answers too.
+CREATE VIEW v_worker_status AS
+SELECT w.pid, w.database, w.state, w.last_tick_at, w.last_verified_segment, w.unverified_segments,
+       w.bytes_per_second, w.last_error, w.archive_source
+  FROM @extschema@.worker_status() w;
+
+COMMENT ON VIEW v_worker_status IS
+'What the background worker is doing, since when, and why its last tick failed if it did.';

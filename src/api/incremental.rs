@@ -1,0 +1,160 @@
+//! Recording a range of WAL as an incremental backup, with what is really there of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use wal::SegmentName;
+
+use super::server::{self, WalPosition};
+use super::storage;
+use crate::catalog::{PgLsn, backup, ledger};
+use crate::error::{Error, Result};
+
+/// Records the WAL from `start_lsn` up to `end_lsn` as an incremental backup. Its segments are looked for in `backup_path`,
+/// then among the archived ones that the worker knows, then in pg_wal; counts and sizes are of the files found. Where a
+/// segment is in none of them, the backup is recorded as failed, with a warning.
+#[pg_extern]
+#[allow(clippy::type_complexity)]
+fn incremental_backup(
+    start_lsn: Option<PgLsn>,
+    end_lsn: Option<PgLsn>,
+    backup_path: Option<&str>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(backup_id, i64),
+            name!(wal_files_count, i64),
+            name!(backup_size_bytes, i64),
+        ),
+    >,
+    ErrorReport,
+> {
+    server::require_primary("incremental_backup")?;
+    let null = |argument| Error::NullArgument {
+        argument,
+        hint: "Pass the range as two values of type pg_lsn.".to_owned(),
+    };
+    let start = start_lsn.ok_or_else(|| null("start_lsn"))?;
+    let end = end_lsn.ok_or_else(|| null("end_lsn"))?;
+    Ok(TableIterator::once(record(start, end, backup_path)?))
+}
+
+fn record(start: PgLsn, end: PgLsn, path: Option<&str>) -> Result<(i64, i64, i64)> {
+    let now = WalPosition::now();
+    require_range(start, end, now.lsn)?;
+    let wanted = server::segments_of(start, end, now.timeline)?;
+    let found = look_for(&wanted, path)?;
+    let missing = wanted.iter().find(|segment| !found.contains_key(*segment));
+    let count = i64::try_from(found.len()).unwrap_or(i64::MAX);
+    let bytes = found.values().fold(0_i64, |sum, bytes| sum.saturating_add(*bytes));
+    let error = missing.map(|segment| {
+        format!("Segment {segment} was found neither in the backup's path nor in the archive nor in pg_wal.")
+    });
+
+    ledger::lock_chain()?;
+    let parent = backup::reaching(server::system_identifier(), start)?;
+    let first = wanted.first().map(ToString::to_string);
+    let last = wanted.last().map(ToString::to_string);
+    let id = backup::record_range(&backup::Range {
+        system_identifier: server::system_identifier(),
+        timeline: now.timeline()?,
+        start_lsn: start,
+        end_lsn: end,
+        start_wal_file: first.as_deref(),
+        end_wal_file: last.as_deref(),
+        parent,
+        path,
+        size_bytes: bytes,
+        file_count: count,
+        error: error.as_deref(),
+    })?;
+    match (error, parent) {
+        (Some(error), _) => server::tell(
+            PgLogLevel::WARNING,
+            format!("incremental backup {id} is recorded as failed"),
+            error,
+            "Bring the segment back, or begin a new chain with a full backup.",
+        ),
+        (None, None) => server::tell(
+            PgLogLevel::NOTICE,
+            format!("incremental backup {id} builds on no recorded backup"),
+            format!("No completed full or incremental backup of this cluster reaches {start}."),
+            "Record the backup that it builds on, or begin the range earlier.",
+        ),
+        (None, Some(_)) => {}
+    }
+    Ok((id, count, bytes))
+}
+
+fn require_range(start: PgLsn, end: PgLsn, flushed: PgLsn) -> Result<()> {
+    if start >= end {
+        return Err(Error::invalid(
+            format!("start_lsn {start} is not before end_lsn {end}"),
+            "The range runs from start_lsn up to, and without, end_lsn.",
+            "Pass the earlier position first.",
+        ));
+    }
+    if end > flushed {
+        return Err(Error::invalid(
+            format!("end_lsn {end} has not been reached"),
+            format!("WAL is written and flushed up to {flushed}."),
+            "Pass a position not beyond pg_current_wal_flush_lsn().",
+        ));
+    }
+    Ok(())
+}
+
+/// The size of each segment that was found, at the first place that has it.
+fn look_for(wanted: &[SegmentName], path: Option<&str>) -> Result<BTreeMap<SegmentName, i64>> {
+    let mut found = BTreeMap::new();
+    if let Some(path) = path
+        && storage::readable(path, "the WAL files in the backup's path are not counted")
+    {
+        for (first, last) in runs(wanted) {
+            match artifact::wal_files_in(Path::new(path), first, last) {
+                Ok(files) => found.extend(files.found.iter().map(|file| (file.segment, signed(file.bytes)))),
+                Err(error) => {
+                    storage::not_read("the WAL files in the backup's path are not counted", &error.to_string());
+                    break;
+                }
+            }
+        }
+    }
+    for (first, last) in runs(wanted) {
+        if found.len() == wanted.len() {
+            break;
+        }
+        let (from, to) = (first.to_string(), last.to_string());
+        for (name, bytes) in backup::archived_segments(&from, &to)? {
+            if let Ok(segment) = SegmentName::parse(&name, first.size) {
+                found.entry(segment).or_insert(bytes);
+            }
+        }
+    }
+    for (first, last) in runs(wanted) {
+        if found.len() == wanted.len() {
+            break;
+        }
+        // The server's working directory is its data directory.
+        if let Ok(files) = artifact::wal_files_in(Path::new("pg_wal"), first, last) {
+            for file in files.found {
+                found.entry(file.segment).or_insert(signed(file.bytes));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// First and last segment of each timeline's stretch.
+fn runs(segments: &[SegmentName]) -> impl Iterator<Item = (SegmentName, SegmentName)> {
+    segments
+        .chunk_by(|a, b| a.timeline == b.timeline)
+        .filter_map(|run| Some((*run.first()?, *run.last()?)))
+}

@@ -1,0 +1,176 @@
+//! The verdict from SQL: readiness, windows and gaps. The views of the same names show what these functions return.
+
+use crate::assessment::{Assessment, oldest_commit};
+use crate::catalog::{PgLsn, archive::time, facts};
+use crate::error::Result;
+use crate::server::Server;
+use chrono::{DateTime, Utc};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use recovery::Window;
+use wal::PgTimestamp;
+
+/// One row: can this cluster be recovered, to when, with what loss.
+#[pg_extern(stable, parallel_restricted)]
+pub fn assess_recovery_readiness() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(status, String),
+            name!(recoverable_from, Option<TimestampWithTimeZone>),
+            name!(recoverable_to, Option<TimestampWithTimeZone>),
+            name!(rpo_seconds, Option<f64>),
+            name!(rpo_bytes, Option<i64>),
+            name!(predicted_rto_seconds, Option<f64>),
+            name!(rto_basis, String),
+            name!(last_proven_at, Option<TimestampWithTimeZone>),
+            name!(verifier_age_seconds, Option<f64>),
+            name!(open_alerts, i64),
+            name!(reasons, Vec<String>),
+            name!(newest_usable_backup, Option<i64>),
+            name!(protected_lsn, Option<PgLsn>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let server = Server::observe()?;
+    let assessment = Assessment::gather(&server)?;
+    let mut exposure = assessment.exposure(&server);
+    let oldest = oldest_commit(&server, exposure.as_mut(), &mut || {
+        pgrx::check_for_interrupts!();
+    });
+    let verdict = assessment.judge(&oldest);
+    let (from, to) = match &verdict.window {
+        Some(window) => times(&assessment, window)?,
+        None => (None, None),
+    };
+    let age = assessment
+        .facts
+        .worker
+        .last_tick_at
+        .map(|at| seconds_since(at, assessment.facts.now));
+    let alarming = verdict
+        .reasons
+        .iter()
+        .filter(|reason| reason.weight != recovery::Readiness::Ready)
+        .count();
+    let row = (
+        verdict.status.as_str().to_owned(),
+        from,
+        to,
+        verdict.rpo_seconds,
+        verdict.rpo_bytes.and_then(|bytes| i64::try_from(bytes).ok()),
+        assessment.facts.predicted_rto,
+        "nothing: no recovery was measured on this cluster".to_owned(),
+        facts::last_proven_at()?,
+        age,
+        i64::try_from(alarming).unwrap_or(i64::MAX),
+        verdict.reasons.into_iter().map(|reason| reason.sentence).collect(),
+        assessment.survey.newest_usable,
+        assessment.survey.protection.protected.map(|lsn| PgLsn(lsn.0)),
+    );
+    Ok(TableIterator::once(row))
+}
+
+/// One row for each unbroken stretch of recoverable history.
+#[pg_extern(stable, parallel_restricted)]
+pub fn list_recovery_windows() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(timeline_id, i64),
+            name!(backup_id, i64),
+            name!(from_time, Option<TimestampWithTimeZone>),
+            name!(to_time, Option<TimestampWithTimeZone>),
+            name!(from_lsn, PgLsn),
+            name!(to_lsn, PgLsn),
+            name!(ended_by, String),
+            name!(is_current, bool),
+        ),
+    >,
+    ErrorReport,
+> {
+    let assessment = Assessment::gather(&Server::observe()?)?;
+    let mut rows = Vec::with_capacity(assessment.survey.windows.len());
+    for window in &assessment.survey.windows {
+        let (from, to) = times(&assessment, window)?;
+        rows.push((
+            i64::from(window.timeline.0),
+            window.backup_id,
+            from,
+            to,
+            PgLsn(window.from_lsn.0),
+            PgLsn(window.to_lsn.0),
+            window.ended_by.to_string(),
+            window.is_current,
+        ));
+    }
+    Ok(TableIterator::new(rows))
+}
+
+/// One row for each run of segments that recovery could not read.
+#[pg_extern(stable, parallel_restricted)]
+pub fn list_wal_archive_gaps() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(timeline_id, i64),
+            name!(from_segment, String),
+            name!(to_segment, String),
+            name!(segments, i64),
+            name!(from_lsn, PgLsn),
+            name!(to_lsn, PgLsn),
+            name!(state, String),
+            name!(problem, Option<String>),
+            name!(since, Option<TimestampWithTimeZone>),
+            name!(affected_backups, Vec<i64>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let assessment = Assessment::gather(&Server::observe()?)?;
+    let rows: Vec<_> = assessment
+        .survey
+        .gaps
+        .into_iter()
+        .map(|gap| {
+            (
+                i64::from(gap.first.timeline.0),
+                gap.first.to_string(),
+                gap.last.to_string(),
+                i64::try_from(gap.segments).unwrap_or(i64::MAX),
+                PgLsn(gap.from_lsn().0),
+                PgLsn(gap.to_lsn().0),
+                gap.state.as_str().to_owned(),
+                gap.problem.clone(),
+                timestamp(gap.since),
+                gap.affected_backups,
+            )
+        })
+        .collect();
+    Ok(TableIterator::new(rows))
+}
+
+/// From when to when a window goes: from the moment its backup was consistent to the last commit in its WAL.
+fn times(
+    assessment: &Assessment,
+    window: &Window,
+) -> Result<(Option<TimestampWithTimeZone>, Option<TimestampWithTimeZone>)> {
+    let backup = assessment
+        .facts
+        .backups
+        .iter()
+        .find(|backup| backup.id == window.backup_id);
+    let from = backup.and_then(|backup| backup.finished_at).and_then(timestamp);
+    let to = facts::last_commit_before(window.timeline, window.to_lsn)?;
+    // Without a commit since, the end of the backup is the last moment that can be reached.
+    Ok((from, to.max(from)))
+}
+
+fn timestamp(at: DateTime<Utc>) -> Option<TimestampWithTimeZone> {
+    time(PgTimestamp::from_unix_micros(at.timestamp_micros()).0)
+}
+
+fn seconds_since(then: DateTime<Utc>, now: DateTime<Utc>) -> f64 {
+    now.signed_duration_since(then).as_seconds_f64().max(0.0)
+}

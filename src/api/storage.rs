@@ -1,0 +1,43 @@
+//! Reading files of the server on a caller's behalf: who may, and what is said when nothing is read.
+
+use std::path::Path;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::server;
+
+/// Whether the caller may have `path` read. Where not, a notice says that `consequence` follows, and why.
+pub fn readable(path: &str, consequence: &str) -> bool {
+    // SAFETY: reads the catalog within the caller's transaction. A superuser is a member of every role.
+    let may = unsafe {
+        pg_sys::has_privs_of_role(
+            pg_sys::GetUserId(),
+            pg_sys::Oid::from(pg_sys::ROLE_PG_READ_SERVER_FILES),
+        )
+    };
+    if !may {
+        server::tell(
+            PgLogLevel::NOTICE,
+            consequence.to_owned(),
+            format!("Reading \"{path}\" takes the privileges of pg_read_server_files."),
+            "Have them granted, or pass what you know of the backup.",
+        );
+        return false;
+    }
+    if !Path::new(path).is_absolute() {
+        not_read(consequence, &format!("\"{path}\" is not an absolute path."));
+        return false;
+    }
+    true
+}
+
+/// Says that something on disk was not read, what follows, and why.
+pub fn not_read(consequence: &str, why: &str) {
+    server::tell(
+        PgLogLevel::NOTICE,
+        consequence.to_owned(),
+        why.to_owned(),
+        "The path is looked up on the database server, by the user that the server runs as.",
+    );
+}

@@ -1,0 +1,118 @@
+//! Starting, stopping and asking the background worker.
+
+use crate::catalog;
+use crate::error::{Error, Result};
+use crate::shmem::{self, WorkerState};
+use crate::worker;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+/// Starts the worker: for good where the library is in `shared_preload_libraries`, else until the server restarts.
+///
+/// Returns whether it started one; `false` where one runs already.
+#[pg_extern(volatile, parallel_unsafe)]
+fn start_worker() -> Result<bool, ErrorReport> {
+    Ok(start()?)
+}
+
+fn start() -> Result<bool> {
+    let Some(status) = shmem::read() else {
+        if catalog::worker::running()?.is_some() {
+            return Ok(false);
+        }
+        worker::start_unattended()?;
+        return Ok(true);
+    };
+    shmem::update(|status| {
+        status.stop_requested = false;
+        if status.state == WorkerState::Stopped {
+            status.state = WorkerState::Waiting;
+        }
+    });
+    if status.launcher_pid > 0 {
+        // SAFETY: SIGUSR1 sets the latch of a PostgreSQL process, and does nothing else by itself.
+        unsafe { libc::kill(status.launcher_pid, libc::SIGUSR1) };
+    }
+    Ok(status.pid == 0)
+}
+
+/// Stops the worker until `start_worker()` or, without `shared_preload_libraries`, for good. Returns whether one ran.
+#[pg_extern(volatile, parallel_unsafe)]
+fn stop_worker() -> Result<bool, ErrorReport> {
+    shmem::update(|status| status.stop_requested = true);
+    Ok(catalog::worker::terminate()?)
+}
+
+type WorkerStatusRow = (
+    name!(pid, Option<i32>),
+    name!(database, Option<String>),
+    name!(state, String),
+    name!(last_tick_at, Option<TimestampWithTimeZone>),
+    name!(last_verified_segment, Option<String>),
+    name!(unverified_segments, Option<i64>),
+    name!(bytes_per_second, Option<f64>),
+    name!(last_error, Option<String>),
+    name!(archive_source, Option<String>),
+);
+
+/// What the worker says of itself. Without `shared_preload_libraries` only what pg_stat_activity shows.
+#[pg_extern(stable, parallel_restricted)]
+pub fn worker_status() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(pid, Option<i32>),
+            name!(database, Option<String>),
+            name!(state, String),
+            name!(last_tick_at, Option<TimestampWithTimeZone>),
+            name!(last_verified_segment, Option<String>),
+            name!(unverified_segments, Option<i64>),
+            name!(bytes_per_second, Option<f64>),
+            name!(last_error, Option<String>),
+            name!(archive_source, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Ok(TableIterator::new(status_rows()?))
+}
+
+fn status_rows() -> Result<Vec<WorkerStatusRow>> {
+    let Some(status) = shmem::read() else {
+        let row = catalog::worker::running()?.map(|running| {
+            let database = Some(running.database);
+            let state = "running without shared memory".to_owned();
+            (
+                Some(running.pid),
+                database,
+                state,
+                running.last_tick_at,
+                None,
+                None,
+                None,
+                None,
+                None,
+            )
+        });
+        return Ok(row.into_iter().collect());
+    };
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let ticked = status.last_tick_at != 0;
+    Ok(vec![(
+        (status.pid != 0).then_some(status.pid),
+        text(&status.database),
+        status.state.as_str().to_owned(),
+        catalog::archive::time(status.last_tick_at).filter(|_| ticked),
+        text(&status.last_verified_segment),
+        ticked.then_some(status.unverified_segments),
+        (status.bytes_per_second > 0.0).then_some(status.bytes_per_second),
+        text(&status.last_error),
+        text(&status.archive_source),
+    )])
+}
+
+impl From<worker::StartError> for Error {
+    fn from(error: worker::StartError) -> Self {
+        Self::WorkerNotStarted(error.to_string())
+    }
+}

@@ -1,0 +1,101 @@
+//! The facts of this moment put together, and what crate `recovery` makes of them.
+
+use crate::catalog::{self, facts};
+use crate::error::Result;
+use crate::inspection::choose_source;
+use crate::server::{self, Exposure, Server};
+use crate::{settings, shmem};
+use archive::listing;
+use chrono::{DateTime, Utc};
+use recovery::{Archiver, Facts, OldestCommit, Survey, Verdict, WorkerFact, assess, survey};
+
+/// What can be said now.
+pub struct Assessment {
+    /// What it rests on.
+    pub facts: Facts,
+    /// What can be recovered, and how far.
+    pub survey: Survey,
+}
+
+impl Assessment {
+    /// Gathers the facts. Reads only; needs a transaction, and works on a standby.
+    pub fn gather(server: &Server) -> Result<Self> {
+        let archive_mode = server::setting(c"archive_mode").unwrap_or_default();
+        let source = choose_source(server).map(|derived| derived.source);
+        let unreadable = source.as_ref().ok().and_then(|source| listing::stamp(source).err());
+        let facts = Facts {
+            now: Utc::now(),
+            size: server.format.segment_size,
+            history: server.history()?,
+            flush: (!server.standby).then_some(server.flush),
+            is_standby: server.standby,
+            backups: facts::backups(server.format.system_identifier.cast_signed())?,
+            broken: facts::broken_segments(server.format.segment_size)?,
+            extents: facts::extents()?,
+            broken_histories: facts::broken_histories()?,
+            receivers: facts::receivers()?,
+            archiver: Archiver {
+                mode_on: matches!(archive_mode.as_str(), "on" | "always"),
+                source: source
+                    .map(|source| source.to_string())
+                    .map_err(|error| error.to_string()),
+                unreadable: unreadable.map(|error| error.to_string()),
+                failing: facts::archiver_failure()?,
+                grace: settings::archive_grace(),
+            },
+            worker: worker_fact()?,
+            target_rpo: settings::target_rpo(),
+            target_rto: None,
+            predicted_rto: None,
+        };
+        let survey = survey(&facts);
+        Ok(Self { facts, survey })
+    }
+
+    /// Where a search for the oldest commit that would be lost begins; none where nothing protects, or on a standby.
+    pub fn exposure(&self, server: &Server) -> Option<Exposure> {
+        let protected = self.survey.protection.protected.filter(|_| !server.standby)?;
+        Some(Exposure::after(server, protected))
+    }
+
+    /// The verdict, given the oldest commit that would be lost.
+    pub fn judge(&self, oldest: &OldestCommit) -> Verdict {
+        assess(&self.facts, &self.survey, oldest)
+    }
+}
+
+/// The first commit behind the protected position, or why it is not known.
+pub fn oldest_commit(server: &Server, exposure: Option<&mut Exposure>, between: &mut dyn FnMut()) -> OldestCommit {
+    let Some(exposure) = exposure else {
+        return OldestCommit::None;
+    };
+    match exposure.measure(server, between) {
+        Ok(None) => OldestCommit::None,
+        Ok(Some(commit)) => match commit
+            .at
+            .and_then(|at| DateTime::from_timestamp_micros(at.unix_micros()))
+        {
+            Some(at) => OldestCommit::At(at),
+            None => OldestCommit::Unknown(format!("the commit at {} has no time", commit.lsn)),
+        },
+        Err(error) => OldestCommit::Unknown(error.to_string()),
+    }
+}
+
+fn worker_fact() -> Result<WorkerFact> {
+    let (last_tick_at, error) = match shmem::read() {
+        Some(status) => (
+            catalog::archive::time(status.last_tick_at).filter(|_| status.last_tick_at != 0),
+            Some(status.last_error.as_str().to_owned()).filter(|error| !error.is_empty()),
+        ),
+        None => (
+            catalog::worker::running()?.and_then(|running| running.last_tick_at),
+            None,
+        ),
+    };
+    Ok(WorkerFact {
+        last_tick_at: last_tick_at.and_then(facts::moment),
+        check_interval: settings::check_interval(),
+        error,
+    })
+}

@@ -1,0 +1,271 @@
+//! Rows of wal_archive and restore_points: what is known of each archived file.
+
+use super::{PgLsn, Statement};
+use crate::error::Result;
+use pgrx::prelude::*;
+
+/// What wal_archive holds of a file, as far as the next look at the archive needs it.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The file's name without any compression suffix.
+    pub name: String,
+    /// `pending`, `verified`, `missing`, `corrupt`, `foreign` or `acknowledged`.
+    pub status: String,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+    /// Size of the stored file when it was read; `None` where it never was.
+    pub stored_bytes: Option<i64>,
+    /// The stored file's ctime when it was read, microseconds since 2000-01-01 UTC.
+    pub changed_at: Option<i64>,
+    /// When it was first expected or seen.
+    pub first_seen_at: i64,
+}
+
+/// All rows.
+pub fn recorded() -> Result<Vec<Recorded>> {
+    static RECORDED: Statement = Statement::new(
+        "SELECT segment_name, status, problem, stored_bytes, stored_changed_at, first_seen_at FROM @extschema@.wal_archive",
+    );
+    RECORDED.read(&[], |rows| {
+        rows.map(|row| {
+            Ok(Recorded {
+                name: row.need(1, "a segment name")?,
+                status: row.need(2, "a status")?,
+                problem: row.get(3)?,
+                stored_bytes: row.get(4)?,
+                changed_at: row.get::<TimestampWithTimeZone>(5)?.map(i64::from),
+                first_seen_at: row.need::<TimestampWithTimeZone>(6, "a time")?.into(),
+            })
+        })
+        .collect()
+    })
+}
+
+/// A row as `verify_wal_archive()` returns it: the columns of the table in their order.
+pub type FullRow = (
+    String,
+    Option<i32>,
+    Option<PgLsn>,
+    Option<PgLsn>,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<i64>,
+    Option<String>,
+    Option<TimestampWithTimeZone>,
+    Option<TimestampWithTimeZone>,
+    Option<i64>,
+    TimestampWithTimeZone,
+    Option<TimestampWithTimeZone>,
+);
+
+/// Rows of the segments from `from` to `to` on any timeline; without both ends, of all files.
+pub fn rows(from: Option<&str>, to: Option<&str>) -> Result<Vec<FullRow>> {
+    static ROWS: Statement = Statement::new(
+        "SELECT segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail, stored_path, stored_bytes, sha256,
+                first_commit_at, last_commit_at, commit_count, first_seen_at, verified_at
+           FROM @extschema@.wal_archive
+          WHERE ($1 IS NULL OR start_lsn IS NOT NULL AND substring(segment_name FROM 9) >= substring($1 FROM 9))
+            AND ($2 IS NULL OR start_lsn IS NOT NULL AND substring(segment_name FROM 9) <= substring($2 FROM 9))
+          ORDER BY start_lsn, segment_name",
+    );
+    ROWS.read(&[from.into(), to.into()], |rows| {
+        rows.map(|row| {
+            Ok((
+                row.need(1, "a segment name")?,
+                row.get(2)?,
+                row.get(3)?,
+                row.get(4)?,
+                row.need(5, "a status")?,
+                row.get(6)?,
+                row.get(7)?,
+                row.get(8)?,
+                row.get(9)?,
+                row.get(10)?,
+                row.get(11)?,
+                row.get(12)?,
+                row.get(13)?,
+                row.need(14, "a time")?,
+                row.get(15)?,
+            ))
+        })
+        .collect()
+    })
+}
+
+/// What verifying the segment after `name` needs to know of its end; `None` unless `name` is verified.
+pub fn handover(name: &str) -> Result<Option<Vec<u8>>> {
+    static HANDOVER: Statement =
+        Statement::new("SELECT handover FROM @extschema@.wal_archive WHERE segment_name = $1 AND status = 'verified'");
+    HANDOVER.read(&[name.into()], |rows| rows.first().map_or(Ok(None), |row| row.get(1)))
+}
+
+/// What one look at a stored file found.
+#[derive(Clone, Debug, Default)]
+pub struct Finding {
+    /// The file's name.
+    pub name: String,
+    /// Its timeline.
+    pub timeline: u32,
+    /// Where its WAL begins; `None` for a history file.
+    pub start: Option<u64>,
+    /// Where its WAL ends.
+    pub end: Option<u64>,
+    /// The contract's status.
+    pub status: &'static str,
+    /// The contract's problem, where there is one.
+    pub problem: Option<&'static str>,
+    /// What was found where, and what was expected.
+    pub detail: Option<String>,
+    /// Where it was read.
+    pub path: String,
+    /// Its size as stored.
+    pub bytes: i64,
+    /// Its ctime, microseconds since 2000-01-01 UTC.
+    pub changed_at: i64,
+    /// SHA-256 of its content, in hexadecimal digits.
+    pub sha256: Option<String>,
+    /// Time of the first commit, microseconds since 2000-01-01 UTC.
+    pub first_commit_at: Option<i64>,
+    /// Time of the last commit.
+    pub last_commit_at: Option<i64>,
+    /// Commits in it.
+    pub commits: Option<i64>,
+    /// Records that end in it.
+    pub records: Option<i64>,
+    /// What the next segment's verification needs.
+    pub handover: Option<Vec<u8>>,
+    /// Named restore points in it: name, LSN, time.
+    pub restore_points: Vec<(String, u64, i64)>,
+}
+
+/// Stores what was found, in place of what was known of the file before.
+pub fn store(finding: &Finding) -> Result<()> {
+    static STORE: Statement = Statement::new(
+        "INSERT INTO @extschema@.wal_archive AS w
+             (segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail, stored_path, stored_bytes,
+              stored_changed_at, sha256, first_commit_at, last_commit_at, commit_count, record_count, handover,
+              verified_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, clock_timestamp())
+         ON CONFLICT (segment_name) DO UPDATE SET
+             timeline_id = EXCLUDED.timeline_id, start_lsn = EXCLUDED.start_lsn, end_lsn = EXCLUDED.end_lsn,
+             status = EXCLUDED.status, problem = EXCLUDED.problem, detail = EXCLUDED.detail,
+             stored_path = EXCLUDED.stored_path, stored_bytes = EXCLUDED.stored_bytes,
+             stored_changed_at = EXCLUDED.stored_changed_at, sha256 = EXCLUDED.sha256,
+             first_commit_at = EXCLUDED.first_commit_at, last_commit_at = EXCLUDED.last_commit_at,
+             commit_count = EXCLUDED.commit_count, record_count = EXCLUDED.record_count,
+             handover = EXCLUDED.handover, verified_at = EXCLUDED.verified_at",
+    );
+    static FORGET_POINTS: Statement = Statement::new("DELETE FROM @extschema@.restore_points WHERE segment_name = $1");
+    static ADD_POINT: Statement = Statement::new(
+        "INSERT INTO @extschema@.restore_points (name, lsn, created_at, timeline_id, segment_name)
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (timeline_id, lsn) DO UPDATE SET
+             name = EXCLUDED.name, created_at = EXCLUDED.created_at, segment_name = EXCLUDED.segment_name",
+    );
+    let timeline = signed(finding.timeline);
+    let lsn = |position: Option<u64>| position.map(PgLsn);
+    STORE.write(
+        &[
+            finding.name.as_str().into(),
+            timeline.into(),
+            lsn(finding.start).into(),
+            lsn(finding.end).into(),
+            finding.status.into(),
+            finding.problem.into(),
+            finding.detail.as_deref().into(),
+            finding.path.as_str().into(),
+            finding.bytes.into(),
+            time(finding.changed_at).into(),
+            finding.sha256.as_deref().into(),
+            finding.first_commit_at.and_then(time).into(),
+            finding.last_commit_at.and_then(time).into(),
+            finding.commits.into(),
+            finding.records.into(),
+            finding.handover.clone().into(),
+        ],
+        |_| Ok(()),
+    )?;
+    FORGET_POINTS.write(&[finding.name.as_str().into()], |_| Ok(()))?;
+    for (name, position, at) in &finding.restore_points {
+        ADD_POINT.write(
+            &[
+                name.as_str().into(),
+                PgLsn(*position).into(),
+                time(*at).into(),
+                timeline.into(),
+                finding.name.as_str().into(),
+            ],
+            |_| Ok(()),
+        )?;
+    }
+    Ok(())
+}
+
+/// A segment that should be in the archive and is not.
+#[derive(Clone, Debug)]
+pub struct Absent {
+    /// Its name.
+    pub name: String,
+    /// Its timeline.
+    pub timeline: u32,
+    /// Where its WAL begins; `None` for a history file.
+    pub start: Option<u64>,
+    /// Where its WAL ends.
+    pub end: Option<u64>,
+    /// `pending` or `missing`.
+    pub status: &'static str,
+    /// The contract's problem, where the status is `missing`.
+    pub problem: Option<&'static str>,
+    /// One sentence.
+    pub detail: String,
+    /// Size and ctime (microseconds since 2000-01-01 UTC) of the stored file that waits to be read.
+    pub waiting: Option<(i64, i64)>,
+}
+
+/// Stores that a segment is not there. What was known of its content stays: it tells what to look for elsewhere.
+pub fn store_absent(absent: &Absent) -> Result<()> {
+    static ABSENT: Statement = Statement::new(
+        "INSERT INTO @extschema@.wal_archive AS w
+             (segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail, stored_bytes, stored_changed_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (segment_name) DO UPDATE SET
+             status = EXCLUDED.status, problem = EXCLUDED.problem, detail = EXCLUDED.detail,
+             stored_bytes = CASE EXCLUDED.status WHEN 'pending' THEN EXCLUDED.stored_bytes ELSE w.stored_bytes END,
+             stored_changed_at =
+                 CASE EXCLUDED.status WHEN 'pending' THEN EXCLUDED.stored_changed_at ELSE w.stored_changed_at END",
+    );
+    ABSENT.write(
+        &[
+            absent.name.as_str().into(),
+            signed(absent.timeline).into(),
+            absent.start.map(PgLsn).into(),
+            absent.end.map(PgLsn).into(),
+            absent.status.into(),
+            absent.problem.into(),
+            absent.detail.as_str().into(),
+            absent.waiting.map(|(bytes, _)| bytes).into(),
+            absent.waiting.and_then(|(_, changed_at)| time(changed_at)).into(),
+        ],
+        |_| Ok(()),
+    )
+}
+
+/// Removes the row of a file that is gone and that no backup needs.
+pub fn forget(name: &str) -> Result<()> {
+    static FORGET_POINTS: Statement = Statement::new("DELETE FROM @extschema@.restore_points WHERE segment_name = $1");
+    static FORGET: Statement = Statement::new("DELETE FROM @extschema@.wal_archive WHERE segment_name = $1");
+    FORGET_POINTS.write(&[name.into()], |_| Ok(()))?;
+    FORGET.write(&[name.into()], |_| Ok(()))
+}
+
+/// A point in time as SQL has it; `None` for what is no valid timestamp.
+pub fn time(micros_since_2000: i64) -> Option<TimestampWithTimeZone> {
+    TimestampWithTimeZone::try_from(micros_since_2000).ok()
+}
+
+/// Timelines are unsigned on disk and `integer` in SQL, as in pg_control_checkpoint().
+fn signed(timeline: u32) -> i32 {
+    i32::try_from(timeline).unwrap_or(i32::MAX)
+}

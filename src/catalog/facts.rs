@@ -1,0 +1,180 @@
+//! The facts that the verdict rests on, as crate `recovery` wants them.
+
+use super::{PgLsn, Statement};
+use crate::error::{Error, Result};
+use chrono::{DateTime, TimeZone, Utc};
+use pgrx::prelude::*;
+use recovery::{ArchiverFailure, BackupFact, BrokenHistory, BrokenSegment, Extent};
+use wal::{Lsn, PgTimestamp, SegmentName, SegmentSize, Timeline};
+
+/// Backups of this cluster that are neither logical nor expired.
+pub fn backups(system_identifier: i64) -> Result<Vec<BackupFact>> {
+    static BACKUPS: Statement = Statement::new(
+        "SELECT id, backup_type, parent_id, timeline_id, start_lsn, end_lsn, finished_at, status, error, verification
+           FROM @extschema@.backup_history
+          WHERE status <> 'expired' AND backup_type IN ('full', 'incremental', 'differential')
+            AND (system_identifier IS NULL OR system_identifier = $1)
+          ORDER BY id",
+    );
+    BACKUPS.read(&[system_identifier.into()], |rows| {
+        rows.map(|row| {
+            Ok(BackupFact {
+                id: row.need(1, "an id")?,
+                backup_type: word(row.need::<String>(2, "a type")?)?,
+                parent_id: row.get(3)?,
+                timeline: timeline(row.get::<i32>(4)?),
+                start: row.get::<PgLsn>(5)?.map(|lsn| Lsn(lsn.0)),
+                end: row.get::<PgLsn>(6)?.map(|lsn| Lsn(lsn.0)),
+                finished_at: row.get(7)?.and_then(moment),
+                status: word(row.need::<String>(8, "a status")?)?,
+                error: row.get(9)?,
+                verification: word(row.need::<String>(10, "a verification")?)?,
+                wal_included: false,
+            })
+        })
+        .collect()
+    })
+}
+
+/// Segments without a good verdict.
+pub fn broken_segments(size: SegmentSize) -> Result<Vec<BrokenSegment>> {
+    static BROKEN: Statement = Statement::new(
+        "SELECT segment_name, status, problem, first_seen_at, stored_bytes IS NOT NULL AND status <> 'missing'
+           FROM @extschema@.wal_archive
+          WHERE status <> 'verified' AND start_lsn IS NOT NULL
+          ORDER BY timeline_id, start_lsn",
+    );
+    BROKEN.read(&[], |rows| {
+        rows.filter_map(|row| {
+            let read = || {
+                // Rows from before a change of the segment size have names that are none any more.
+                let Ok(segment) = SegmentName::parse(&row.need::<String>(1, "a segment name")?, size) else {
+                    return Ok(None);
+                };
+                Ok(Some(BrokenSegment {
+                    segment,
+                    status: word(row.need::<String>(2, "a status")?)?,
+                    problem: row.get(3)?,
+                    noticed_at: row.get(4)?.and_then(moment).unwrap_or_default(),
+                    stored: row.need(5, "a boolean")?,
+                }))
+            };
+            read().transpose()
+        })
+        .collect()
+    })
+}
+
+/// History files of timelines that are not in order.
+pub fn broken_histories() -> Result<Vec<BrokenHistory>> {
+    static HISTORIES: Statement = Statement::new(
+        "SELECT timeline_id, COALESCE(problem, status) FROM @extschema@.wal_archive
+          WHERE status IN ('missing', 'corrupt', 'foreign') AND segment_name LIKE '%.history'",
+    );
+    HISTORIES.read(&[], |rows| {
+        rows.map(|row| {
+            Ok(BrokenHistory {
+                timeline: timeline(row.get(1)?),
+                problem: row.need(2, "a problem")?,
+            })
+        })
+        .collect()
+    })
+}
+
+/// From the first to the last verified segment, a timeline each: two index look-ups a timeline, however long the archive.
+pub fn extents() -> Result<Vec<Extent>> {
+    static EXTENTS: Statement = Statement::new(
+        "WITH RECURSIVE timelines AS (
+             (SELECT timeline_id FROM @extschema@.wal_archive WHERE end_lsn IS NOT NULL
+               ORDER BY timeline_id LIMIT 1)
+             UNION ALL
+             SELECT (SELECT w.timeline_id FROM @extschema@.wal_archive w
+                      WHERE w.timeline_id > t.timeline_id AND w.end_lsn IS NOT NULL ORDER BY w.timeline_id LIMIT 1)
+               FROM timelines t WHERE t.timeline_id IS NOT NULL
+         )
+         SELECT t.timeline_id, oldest.start_lsn, newest.end_lsn
+           FROM timelines t,
+                LATERAL (SELECT w.start_lsn FROM @extschema@.wal_archive w
+                          WHERE w.timeline_id = t.timeline_id AND w.status = 'verified' AND w.end_lsn IS NOT NULL
+                          ORDER BY w.end_lsn LIMIT 1) oldest,
+                LATERAL (SELECT w.end_lsn FROM @extschema@.wal_archive w
+                          WHERE w.timeline_id = t.timeline_id AND w.status = 'verified' AND w.end_lsn IS NOT NULL
+                          ORDER BY w.end_lsn DESC LIMIT 1) newest",
+    );
+    EXTENTS.read(&[], |rows| {
+        rows.map(|row| {
+            Ok(Extent {
+                timeline: timeline(row.get(1)?),
+                first: Lsn(row.need::<PgLsn>(2, "an LSN")?.0),
+                last: Lsn(row.need::<PgLsn>(3, "an LSN")?.0),
+            })
+        })
+        .collect()
+    })
+}
+
+/// Flush positions of connected physical receivers. A base backup's own stream does not count: it ends with the backup.
+pub fn receivers() -> Result<Vec<Lsn>> {
+    static RECEIVERS: Statement = Statement::new(
+        "SELECT r.flush_lsn FROM pg_stat_replication r
+          WHERE r.flush_lsn IS NOT NULL AND r.state IN ('streaming', 'catchup') AND r.application_name <> 'pg_basebackup'
+            AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')",
+    );
+    RECEIVERS.read(&[], |rows| {
+        rows.map(|row| Ok(Lsn(row.need::<PgLsn>(1, "an LSN")?.0))).collect()
+    })
+}
+
+/// The archiver's last failure, if nothing was archived since.
+pub fn archiver_failure() -> Result<Option<ArchiverFailure>> {
+    static FAILURE: Statement = Statement::new(
+        "SELECT last_failed_wal, last_failed_time FROM pg_stat_archiver
+          WHERE last_failed_time > COALESCE(last_archived_time, '-infinity') AND last_failed_wal IS NOT NULL",
+    );
+    FAILURE.read(&[], |rows| {
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let at = row.get(2)?.and_then(moment);
+        Ok(at.zip(row.get(1)?).map(|(at, file)| ArchiverFailure { file, at }))
+    })
+}
+
+/// When a recovery of this cluster was last brought to a good end, for real or in a drill.
+pub fn last_proven_at() -> Result<Option<TimestampWithTimeZone>> {
+    static PROVEN: Statement = Statement::new(
+        "SELECT max(end_time) FROM @extschema@.recovery_history
+          WHERE status = 'completed' AND recovery_type NOT IN ('crash', 'failover')",
+    );
+    PROVEN.read(&[], |rows| rows.one("a time")?.get(1))
+}
+
+/// Time of the last commit in verified WAL that ends at or before `end` on `timeline`.
+pub fn last_commit_before(timeline: Timeline, end: Lsn) -> Result<Option<TimestampWithTimeZone>> {
+    static LAST: Statement = Statement::new(
+        "SELECT last_commit_at FROM @extschema@.wal_archive
+          WHERE timeline_id = $1 AND end_lsn <= $2 AND status = 'verified' AND last_commit_at IS NOT NULL
+          ORDER BY end_lsn DESC LIMIT 1",
+    );
+    let timeline = i32::try_from(timeline.0).unwrap_or(i32::MAX);
+    LAST.read(&[timeline.into(), PgLsn(end.0).into()], |rows| {
+        rows.first().map_or(Ok(None), |row| row.get(1))
+    })
+}
+
+/// A word of one of the tables' lists.
+fn word<T: std::str::FromStr>(text: String) -> Result<T> {
+    text.parse().map_err(|_| Error::UnexpectedAnswer {
+        what: "a word that this version knows",
+    })
+}
+
+fn timeline(id: Option<i32>) -> Timeline {
+    Timeline(id.map_or(0, i32::unsigned_abs))
+}
+
+/// A point in time for the sums; none for infinity.
+pub fn moment(at: TimestampWithTimeZone) -> Option<DateTime<Utc>> {
+    Utc.timestamp_micros(PgTimestamp(at.into()).unix_micros()).single()
+}

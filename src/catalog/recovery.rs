@@ -1,0 +1,157 @@
+//! Statements about recoveries and rehearsals of them.
+
+use pgrx::AnyNumeric;
+use pgrx::datum::TimestampWithTimeZone;
+
+use super::statement::Rows;
+use super::{PgLsn, Statement};
+use crate::error::Result;
+
+/// A recovery that begins.
+pub struct Started<'a> {
+    /// One of the types of recovery_history.
+    pub recovery_type: &'a str,
+    /// Whether it is a rehearsal.
+    pub is_drill: bool,
+    /// The backup that it starts from.
+    pub backup: Option<i64>,
+    /// Where it shall end, by time.
+    pub target_time: Option<TimestampWithTimeZone>,
+    /// Where it shall end, by position.
+    pub target_lsn: Option<PgLsn>,
+    /// Where it shall end, by restore point.
+    pub target_name: Option<&'a str>,
+    /// Where it shall end, by transaction.
+    pub target_xid: Option<i64>,
+    /// The timeline that it shall follow.
+    pub target_timeline: Option<i32>,
+    /// When it began; `None`: now.
+    pub started_at: Option<TimestampWithTimeZone>,
+}
+
+static START: Statement = Statement::new(
+    "INSERT INTO @extschema@.recovery_history
+         (recovery_type, is_drill, backup_id, target_time, target_lsn, target_name, target_xid, target_timeline, start_time)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, clock_timestamp()))
+     RETURNING id, start_time",
+);
+
+/// Records a running recovery and returns its id and when it began.
+pub fn start(recovery: &Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
+    let args = [
+        recovery.recovery_type.into(),
+        recovery.is_drill.into(),
+        recovery.backup.into(),
+        recovery.target_time.into(),
+        recovery.target_lsn.into(),
+        recovery.target_name.into(),
+        recovery.target_xid.into(),
+        recovery.target_timeline.into(),
+        recovery.started_at.into(),
+    ];
+    START.write(&args, |rows| {
+        let row = rows.one("the recovery's id")?;
+        Ok((
+            row.need(1, "the recovery's id")?,
+            row.need(2, "when the recovery began")?,
+        ))
+    })
+}
+
+/// What completing a recovery needs to know of it.
+pub struct Known {
+    /// running, completed or failed.
+    pub status: String,
+    /// Whether it is a rehearsal.
+    pub is_drill: bool,
+    /// When it ended.
+    pub end_time: Option<TimestampWithTimeZone>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+static KNOWN: Statement =
+    Statement::new("SELECT status, is_drill, end_time, error FROM @extschema@.recovery_history WHERE id = $1");
+
+/// The recovery of that id, as the caller's transaction sees it.
+pub fn known(id: i64) -> Result<Option<Known>> {
+    KNOWN.read(&[id.into()], Known::from_rows)
+}
+
+/// The recovery of that id, as it is now.
+pub fn known_now(id: i64) -> Result<Option<Known>> {
+    KNOWN.read_latest(&[id.into()], Known::from_rows)
+}
+
+impl Known {
+    fn from_rows(rows: Rows) -> Result<Option<Self>> {
+        rows.first()
+            .map(|row| {
+                Ok(Self {
+                    status: row.need(1, "the recovery's status")?,
+                    is_drill: row.need(2, "whether it is a rehearsal")?,
+                    end_time: row.get(3)?,
+                    error: row.get(4)?,
+                })
+            })
+            .transpose()
+    }
+}
+
+/// How a recovery ended.
+pub struct Ended<'a> {
+    /// Its key.
+    pub id: i64,
+    /// completed or failed.
+    pub status: &'a str,
+    /// Why it failed.
+    pub error: Option<&'a str>,
+    /// Time of the last commit that was recovered.
+    pub recovered_to_time: Option<TimestampWithTimeZone>,
+    /// Take that time from this server's own recovery where it is not given.
+    pub ask_this_server: bool,
+    /// Position that was recovered to.
+    pub recovered_to_lsn: Option<PgLsn>,
+    /// When the server had failed.
+    pub failure_time: Option<TimestampWithTimeZone>,
+    /// Seconds it took to copy the backup back.
+    pub restore_seconds: Option<AnyNumeric>,
+    /// Seconds it took to replay WAL.
+    pub replay_seconds: Option<AnyNumeric>,
+}
+
+// pg_last_xact_replay_timestamp() is NULL on a server that was not recovered from an archive or as a standby since its start.
+static END: Statement = Statement::new(
+    "UPDATE @extschema@.recovery_history
+     SET status = $2, error = $3, end_time = clock.now,
+         recovered_to_time = clock.recovered, recovered_to_lsn = $6, failure_time = $7,
+         restore_seconds = $8, replay_seconds = $9,
+         duration_seconds = round(extract(epoch FROM greatest(clock.now - start_time, interval '0')), 3),
+         rto_seconds = CASE WHEN $2 = 'completed'
+             THEN round(extract(epoch FROM greatest(clock.now - start_time, interval '0')), 3) END,
+         rpo_seconds = CASE WHEN $2 <> 'completed' THEN NULL
+             WHEN coalesce(target_time, $7) <= clock.recovered THEN 0
+             ELSE round(extract(epoch FROM coalesce(target_time, $7) - clock.recovered), 3) END
+     FROM (SELECT clock_timestamp() AS now,
+                  coalesce($4, CASE WHEN $5 THEN pg_last_xact_replay_timestamp() END) AS recovered) AS clock
+     WHERE id = $1 AND status = 'running'
+     RETURNING rto_seconds, rpo_seconds",
+);
+
+/// Records the end of a running recovery and returns its RTO and RPO; `None` where it is not running.
+pub fn end(recovery: &Ended<'_>) -> Result<Option<(Option<AnyNumeric>, Option<AnyNumeric>)>> {
+    let args = [
+        recovery.id.into(),
+        recovery.status.into(),
+        recovery.error.into(),
+        recovery.recovered_to_time.into(),
+        recovery.ask_this_server.into(),
+        recovery.recovered_to_lsn.into(),
+        recovery.failure_time.into(),
+        recovery.restore_seconds.clone().into(),
+        recovery.replay_seconds.clone().into(),
+    ];
+    END.write(&args, |rows| {
+        rows.first().map(|row| Ok((row.get(1)?, row.get(2)?))).transpose()
+    })
+}

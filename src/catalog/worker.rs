@@ -1,0 +1,64 @@
+//! What pg_stat_activity and pg_extension say of the worker and its extension.
+
+use super::{Extension, Statement};
+use crate::error::{Error, Result};
+use pgrx::prelude::*;
+
+/// The version that this library's SQL objects have.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The extension, if its SQL objects are those that this library knows.
+///
+/// # Errors
+/// Where they are of another version: columns could be missing.
+pub fn find_fitting_extension() -> Result<Option<Extension>> {
+    static INSTALLED: Statement = Statement::new("SELECT extversion FROM pg_extension WHERE extname = 'pg_backstop'");
+    let Some(extension) = Extension::find() else {
+        return Ok(None);
+    };
+    let objects: String = INSTALLED.read(&[], |rows| rows.one("the extension's row")?.need(1, "a version"))?;
+    if objects != VERSION {
+        return Err(Error::OtherVersion {
+            library: VERSION,
+            objects,
+        });
+    }
+    Ok(Some(extension))
+}
+
+/// The worker's process.
+pub struct Running {
+    /// Its process id.
+    pub pid: i32,
+    /// Its database.
+    pub database: String,
+    /// When it last went from work to waiting.
+    pub last_tick_at: Option<TimestampWithTimeZone>,
+}
+
+/// The worker of the current database, if one runs.
+pub fn running() -> Result<Option<Running>> {
+    static RUNNING: Statement = Statement::new(
+        "SELECT pid, datname::text, state_change FROM pg_stat_activity
+          WHERE backend_type = 'pg_backstop worker' AND datname = current_database() LIMIT 1",
+    );
+    RUNNING.read(&[], |rows| {
+        rows.first()
+            .map(|row| {
+                Ok(Running {
+                    pid: row.need(1, "a pid")?,
+                    database: row.need(2, "a name")?,
+                    last_tick_at: row.get(3)?,
+                })
+            })
+            .transpose()
+    })
+}
+
+/// Ends the worker, whichever database it serves. Returns whether one ran.
+pub fn terminate() -> Result<bool> {
+    static TERMINATE: Statement = Statement::new(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_backstop worker'",
+    );
+    TERMINATE.write(&[], |rows| Ok(rows.processed() > 0))
+}

@@ -1,0 +1,38 @@
+//! What differs between PostgreSQL majors.
+
+use pgrx::pg_sys;
+
+/// The major that this library is built for, as the WAL format knows it.
+pub const MAJOR: wal::Major = {
+    #[cfg(feature = "pg15")]
+    {
+        wal::Major::V15
+    }
+    #[cfg(feature = "pg16")]
+    {
+        wal::Major::V16
+    }
+    #[cfg(feature = "pg17")]
+    {
+        wal::Major::V17
+    }
+    #[cfg(feature = "pg18")]
+    {
+        wal::Major::V18
+    }
+};
+
+/// Makes `handler` answer `signal`. PostgreSQL 18 renamed the backend's own `pqsignal`.
+///
+/// # Safety
+/// `handler` must be safe to run in a signal handler of this process.
+pub unsafe fn set_signal_handler(signal: u32, handler: unsafe extern "C-unwind" fn(std::ffi::c_int)) {
+    let signal = signal as std::ffi::c_int;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::pqsignal(signal, Some(handler));
+        #[cfg(feature = "pg18")]
+        pg_sys::pqsignal_be(signal, Some(handler));
+    }
+}

@@ -1,0 +1,35 @@
+//! Base backups found in the archive: each leaves a backup history file there, whoever took it.
+
+use crate::catalog::detection::{self, Detected};
+use crate::error::Result;
+use crate::server::Server;
+use wal::{BackupHistory, TimelineHistory};
+
+/// Makes the ledger know of the backup that `file` tells of. Needs a transaction.
+///
+/// A backup of another branch, or one that lies in this server's future, is somebody else's: it is left out.
+pub fn record(server: &Server, history: &TimelineHistory, file: &str, backup: &BackupHistory) -> Result<()> {
+    let ours = backup.stop_lsn <= server.flush
+        && history.timeline_of(backup.start_lsn) == backup.start_timeline
+        && backup.start_lsn < backup.stop_lsn;
+    if !ours {
+        return Ok(());
+    }
+    detection::record(&Detected {
+        file: file.to_owned(),
+        label: backup.label.clone(),
+        backup_type: if backup.incremental_from.is_some() {
+            "incremental"
+        } else {
+            "full"
+        },
+        timeline: backup.start_timeline.0,
+        start: backup.start_lsn.0,
+        end: backup.stop_lsn.0,
+        start_wal_file: backup.start_wal_file.clone(),
+        end_wal_file: backup.stop_wal_file.clone(),
+        started_at: backup.start_time.clone(),
+        finished_at: backup.stop_time.clone(),
+        parent_start: backup.incremental_from.map(|(lsn, _)| lsn.0),
+    })
+}

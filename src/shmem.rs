@@ -1,0 +1,111 @@
+//! What the worker says of itself in shared memory, for sessions in any database and on standbys, where it can write nothing.
+
+use pgrx::prelude::*;
+use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static STATUS: PgLwLock<WorkerStatus> =
+    // SAFETY: the name is ours alone.
+    unsafe { PgLwLock::new(c"pg_backstop_status") };
+
+// Every process inherits this from the postmaster; it stays false where the library was loaded later.
+static RESERVED: AtomicBool = AtomicBool::new(false);
+
+/// What the worker is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Not running, and nobody asked it to stop: it waits for its database or its next start.
+    #[default]
+    Waiting,
+    /// Connected, but the extension is not created in its database.
+    WaitingForExtension,
+    /// Reading archived WAL.
+    Verifying,
+    /// Waiting for its next tick.
+    Idle,
+    /// On a standby: looks, and writes nothing.
+    Standby,
+    /// The last tick failed; `last_error` says why.
+    Failing,
+    /// Stopped by `stop_worker()`.
+    Stopped,
+}
+
+impl WorkerState {
+    /// The word that `v_worker_status` shows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::WaitingForExtension => "waiting for extension",
+            Self::Verifying => "verifying",
+            Self::Idle => "idle",
+            Self::Standby => "standby",
+            Self::Failing => "failing",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// The worker's status; fixed in size, as shared memory demands. Texts that are too long are cut.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerStatus {
+    /// Process id of the worker, 0 while none runs.
+    pub pid: i32,
+    /// The database it is connected to.
+    pub database: heapless::String<64>,
+    /// What it is doing.
+    pub state: WorkerState,
+    /// End of the last tick, in PostgreSQL's microseconds since 2000-01-01; 0 before the first.
+    pub last_tick_at: i64,
+    /// The segment verified last.
+    pub last_verified_segment: heapless::String<24>,
+    /// Archived segments that still have to be read.
+    pub unverified_segments: i64,
+    /// Speed of the last verification, bytes a second; 0 before the first.
+    pub bytes_per_second: f64,
+    /// The archive source in use and why it was chosen.
+    pub archive_source: heapless::String<512>,
+    /// Why the last tick failed; empty when it did not.
+    pub last_error: heapless::String<1024>,
+    /// False after `stop_worker()`: the launcher then starts none.
+    pub stop_requested: bool,
+    /// Process id of the launcher, which a request to start has to wake.
+    pub launcher_pid: i32,
+}
+
+// SAFETY: plain data without pointers; heapless strings hold their bytes in place.
+unsafe impl PGRXSharedMemory for WorkerStatus {}
+
+/// Reserves the shared memory; called from `_PG_init` while the postmaster loads its libraries.
+pub fn reserve() {
+    pg_shmem_init!(STATUS);
+    RESERVED.store(true, Ordering::Relaxed);
+}
+
+/// Whether this server reserved the shared memory, that is: the library is in `shared_preload_libraries`.
+pub fn is_reserved() -> bool {
+    RESERVED.load(Ordering::Relaxed)
+}
+
+/// The status, or `None` without `shared_preload_libraries`.
+pub fn read() -> Option<WorkerStatus> {
+    is_reserved().then(|| STATUS.share().clone())
+}
+
+/// Changes the status; does nothing without `shared_preload_libraries`.
+pub fn update(change: impl FnOnce(&mut WorkerStatus)) {
+    if is_reserved() {
+        change(&mut STATUS.exclusive());
+    }
+}
+
+/// `text` cut at the capacity of the field, on a character boundary.
+pub fn cut<const N: usize>(text: &str) -> heapless::String<N> {
+    let mut field = heapless::String::new();
+    for character in text.chars() {
+        if field.push(character).is_err() {
+            break;
+        }
+    }
+    field
+}

@@ -1,0 +1,52 @@
+//! The one way in which a worker runs a transaction: commit on `Ok`, abort on `Err` and on any PostgreSQL error or panic.
+//!
+//! pgrx's own `BackgroundWorker::transaction` commits whatever the body returns, and leaves the transaction open when an
+//! error is caught further out.
+
+use crate::error::{Error, Result};
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::CaughtError;
+use std::panic::AssertUnwindSafe;
+
+/// Runs `body` in a transaction of its own. A PostgreSQL error or a panic comes back as [`Error::Raised`].
+pub fn in_transaction<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
+    // SAFETY: called by a background worker that is connected to a database, outside of any transaction.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+    }
+    let result = caught(|| {
+        // SAFETY: a transaction is open.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+        let value = body()?;
+        // SAFETY: pops what was pushed above; the body leaves the snapshot stack as it found it.
+        unsafe {
+            pg_sys::PopActiveSnapshot();
+            pg_sys::CommitTransactionCommand();
+        }
+        Ok(value)
+    });
+    if result.is_err() {
+        // SAFETY: the transaction is open or already failed; abort releases its locks, snapshots and memory.
+        unsafe { pg_sys::AbortCurrentTransaction() };
+    }
+    result
+}
+
+/// Turns a PostgreSQL error or a Rust panic inside `body` into its message.
+pub fn caught<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
+    pgrx::PgTryBuilder::new(AssertUnwindSafe(body))
+        .catch_others(|error| Err(Error::Raised(describe(&error))))
+        .execute()
+}
+
+fn describe(error: &CaughtError) -> String {
+    let report = match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+        CaughtError::RustPanic { ereport, .. } => ereport,
+    };
+    match report.detail() {
+        Some(detail) => format!("{}: {detail}", report.message()),
+        None => report.message().to_owned(),
+    }
+}

@@ -1,0 +1,167 @@
+//! The worker's first duty: read what is new in the archive, once, and remember what was seen.
+
+use super::process;
+use crate::error::{Error, Result};
+use crate::inspection::{Inspection, choose_source};
+use crate::server::Server;
+use crate::shmem::{self, WorkerState};
+use crate::transaction::in_transaction;
+use crate::{advisory, catalog};
+use archive::chain::Memory;
+use archive::{Derived, DirectoryStamp, Source, listing};
+use pgrx::pg_sys;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use wal::{Handover, PgTimestamp, SegmentName};
+
+/// An archive without news is looked through at most this share of the time: a file overwritten in place shows only then.
+const SHARE_OF_TIME: u32 = 50;
+
+/// What the worker remembers of the archive from tick to tick.
+#[derive(Default)]
+pub struct ArchiveDuty {
+    memory: Option<(Source, Memory)>,
+    last_look: Option<Look>,
+    awaited: u64,
+    queued: u64,
+}
+
+struct Look {
+    began: Instant,
+    took: Duration,
+    stamp: Option<DirectoryStamp>,
+    flush: wal::Lsn,
+}
+
+impl ArchiveDuty {
+    /// Expected segments without a verdict, as of the last look.
+    pub fn unverified(&self) -> u64 {
+        self.awaited.saturating_add(self.queued)
+    }
+
+    /// Looks for news and verifies it.
+    ///
+    /// # Errors
+    /// Where the archive cannot be read: then nothing is concluded from it.
+    pub fn tick(&mut self, server: &Server) -> Result<()> {
+        let Derived { source, because } = choose_source(server)?;
+        shmem::update(|status| status.archive_source = shmem::cut(&format!("{source} ({because})")));
+        if self.memory.as_ref().is_none_or(|(known, _)| *known != source) {
+            self.memory = Some((source.clone(), Memory::new(now())));
+            self.last_look = None;
+        }
+        if !self.is_look_due(server, &source)? {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let mut inspection = Inspection::gather(server, &source)?;
+        in_transaction(|| inspection.load())?;
+        let took = began.elapsed();
+        let Some((_, memory)) = &mut self.memory else {
+            return Ok(());
+        };
+        let plan = inspection.plan(memory, now())?;
+        let queue: BTreeSet<SegmentName> = plan.to_verify.iter().map(|segment| segment.segment).collect();
+        let queued = u64::try_from(queue.len()).unwrap_or(u64::MAX);
+        self.awaited = plan.unverified.saturating_sub(queued);
+        self.queued = queued;
+        if plan.has_absences() && write(|| inspection.record_absences(&plan))?.is_none() {
+            return Ok(());
+        }
+        for text in &plan.to_read {
+            if write(|| inspection.store_text(text.kind, &text.file.name))?.is_none() {
+                return Ok(());
+            }
+        }
+        if self.verify(&inspection, queue)? {
+            self.last_look = Some(Look {
+                began,
+                took,
+                stamp: inspection.stamp(),
+                flush: server.flush,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether anything can have changed. While a segment waits for its grace to end, time itself is the change.
+    fn is_look_due(&self, server: &Server, source: &Source) -> Result<bool> {
+        let Some(last) = &self.last_look else {
+            return Ok(true);
+        };
+        if self.unverified() > 0 || last.stamp.is_none() || last.began.elapsed() >= last.took * SHARE_OF_TIME {
+            return Ok(true);
+        }
+        let size = server.format.segment_size.bytes();
+        let filled_since = server.flush.0 / size != last.flush.0 / size;
+        let stamp = listing::stamp(source).map_err(|error| Error::Archive(error.to_string()))?;
+        Ok(filled_since || last.stamp != Some(stamp))
+    }
+
+    /// Verifies the segments of `queue` in order, each in a transaction of its own that begins after the file was read.
+    /// Returns `false` where it gave way to a call of `verify_wal_archive()`: the rest is for a later tick.
+    fn verify(&mut self, inspection: &Inspection, mut queue: BTreeSet<SegmentName>) -> Result<bool> {
+        let mut last: Option<(SegmentName, Option<Handover>)> = None;
+        while let Some(segment) = queue.first().copied() {
+            self.queued = u64::try_from(queue.len()).unwrap_or(u64::MAX);
+            self.publish(Some(WorkerState::Verifying));
+            let before = match last.take() {
+                Some((previous, handover)) if inspection.predecessor(segment) == Some(previous) => handover,
+                _ => in_transaction(|| inspection.recorded_handover(segment))?,
+            };
+            let began = Instant::now();
+            let finding = inspection.verify(segment, before, &mut |_| process::answer_interrupts());
+            let took = began.elapsed();
+            let stored = write(|| {
+                let successor = inspection.successor_to_repeat(segment, &finding)?;
+                catalog::archive::store(&finding)?;
+                Ok(successor)
+            })?;
+            let Some(successor) = stored else {
+                return Ok(false);
+            };
+            queue.pop_first();
+            queue.extend(successor);
+            shmem::update(|status| {
+                status.last_verified_segment = shmem::cut(&finding.name);
+                status.bytes_per_second = finding.bytes as f64 / took.as_secs_f64().max(1e-6);
+                status.last_tick_at = now().0;
+            });
+            last = Some((
+                segment,
+                finding
+                    .handover
+                    .as_deref()
+                    .and_then(|bytes| Handover::from_bytes(bytes).ok()),
+            ));
+            process::answer_interrupts();
+        }
+        self.queued = 0;
+        self.publish(None);
+        Ok(true)
+    }
+
+    fn publish(&self, state: Option<WorkerState>) {
+        let unverified = i64::try_from(self.unverified()).unwrap_or(i64::MAX);
+        shmem::update(|status| {
+            status.unverified_segments = unverified;
+            status.state = state.unwrap_or(status.state);
+        });
+    }
+}
+
+/// A transaction that writes findings; `None`, and nothing done, where a call of `verify_wal_archive()` is writing them.
+fn write<R>(body: impl FnOnce() -> Result<R>) -> Result<Option<R>> {
+    in_transaction(|| {
+        if advisory::try_write_findings() {
+            body().map(Some)
+        } else {
+            Ok(None)
+        }
+    })
+}
+
+fn now() -> PgTimestamp {
+    // SAFETY: reads the clock.
+    PgTimestamp(unsafe { pg_sys::GetCurrentTimestamp() })
+}
