@@ -273,10 +273,24 @@ impl Inspection {
         verification::look_at_segment(&self.server, history.as_ref(), &self.source, segment, before, between)
     }
 
+    /// Stores what was found in `segment`. A file that cannot be read is tried again at each look: that is news once.
+    pub fn store(&self, segment: SegmentName, finding: &Finding) -> Result<()> {
+        if Self::is_unreadable_still(finding, self.segments.get(&segment)) {
+            return Ok(());
+        }
+        catalog::archive::store(finding)
+    }
+
+    fn is_unreadable_still(finding: &Finding, recorded: Option<&Recorded>) -> bool {
+        finding.problem == Some(Problem::Unreadable.as_str()) && recorded.is_some_and(|recorded| recorded.due)
+    }
+
     /// Reads a history or backup history file and stores what it tells. Needs a transaction: such a file is a few lines.
     pub fn store_text(&self, kind: WalFileName, name: &str) -> Result<()> {
         let read = verification::look_at_text(&self.server, &self.history, &self.source, kind, name);
-        catalog::archive::store(&read.finding)?;
+        if !Self::is_unreadable_still(&read.finding, self.others.get(name)) {
+            catalog::archive::store(&read.finding)?;
+        }
         match &read.backup {
             Some(backup) => detection::record(&self.server, &self.history, name, backup),
             None => Ok(()),

@@ -2,12 +2,12 @@
 
 use super::process;
 use super::restraint::Restraint;
+use crate::advisory;
 use crate::error::{Error, Result};
 use crate::inspection::{Inspection, choose_source};
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
 use crate::transaction::in_transaction;
-use crate::{advisory, catalog};
 use archive::chain::{Memory, Plan, Why};
 use archive::{Derived, DirectoryStamp, Source, listing};
 use pgrx::pg_sys;
@@ -135,7 +135,7 @@ impl ArchiveDuty {
             let took = began.elapsed();
             let stored = write(|| {
                 let successor = inspection.successor_to_repeat(segment, &finding)?;
-                catalog::archive::store(&finding)?;
+                inspection.store(segment, &finding)?;
                 Ok(successor)
             })?;
             let Some(successor) = stored else {
