@@ -213,7 +213,7 @@ need_server_user() {
 }
 
 build_tools() {
-    need_packages gcc make clang libclang-dev pkg-config
+    need_packages gcc make clang libclang-dev libssl-dev pkg-config
     cargo_tool cargo-pgrx "$PGRX_VERSION"
 }
 

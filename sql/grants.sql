@@ -1,6 +1,11 @@
 -- PUBLIC gets nothing. pg_monitor reads every table and view, and calls every function that only reads: those are declared
 -- STABLE or IMMUTABLE, so a function that writes must be VOLATILE. It goes by what belongs to the extension, so that no
 -- object is forgotten.
+
+-- What follows runs as a superuser, and must not run what somebody has put into the extension's schema beforehand. Nothing is
+-- created any more, so no schema needs to come first.
+SET LOCAL search_path TO pg_catalog, pg_temp;
+
 DO $grants$
 DECLARE
     member record;

@@ -4,6 +4,9 @@
 -- No foreign keys: pg_restore --jobs loads the tables of an extension in any order, with their constraints in place. And
 -- history stays as it was when a policy goes. The functions see to it that what they refer to is there.
 --
+-- Operators get operands of the very types that pg_catalog has them for, such as a numeric and 0.0, not 0: else one that
+-- somebody has put into the extension's schema beforehand would fit better, and run with the rights of whoever uses the table.
+--
 -- A column that an upgrade adds to a ledgered table must be NULL in the rows that are there, or their events no longer
 -- describe them.
 
@@ -28,7 +31,7 @@ CREATE DOMAIN backstop_wal_problem AS text CHECK (VALUE IN (
     'foreign_system', 'foreign_timeline', 'wrong_segment', 'wrong_segment_size', 'wrong_version'));
 CREATE DOMAIN backstop_timeline AS integer CHECK (VALUE > 0);
 CREATE DOMAIN backstop_count AS bigint CHECK (VALUE >= 0);
-CREATE DOMAIN backstop_seconds AS numeric CHECK (VALUE >= 0);
+CREATE DOMAIN backstop_seconds AS numeric CHECK (VALUE >= 0.0);
 CREATE DOMAIN backstop_objective AS interval CHECK (VALUE >= interval '0');
 
 -- Written by triggers only; verify_ledger() looks closer than constraints could.
@@ -59,8 +62,8 @@ COMMENT ON COLUMN ledger_events.hash IS 'what ledger_hash() gives for this event
 CREATE FUNCTION ledger_hash(
     prev_hash bytea, id bigint, at timestamptz, actor text, table_name text, row_id bigint, operation text, via text, image jsonb
 ) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE
-RETURN sha256(convert_to(jsonb_build_array(
-    encode(prev_hash, 'hex'), id, (extract(epoch FROM at) * 1000000)::bigint, actor, table_name, row_id, operation, via, image
+RETURN pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.jsonb_build_array(
+    pg_catalog.encode(prev_hash, 'hex'), id, (extract(epoch FROM at) * 1000000.0)::bigint, actor, table_name, row_id, operation, via, image
 )::text, 'UTF8'));
 COMMENT ON FUNCTION ledger_hash(bytea, bigint, timestamptz, text, text, bigint, text, text, jsonb) IS
     'SHA-256 that chains an event of the ledger to the one before it';
@@ -80,7 +83,7 @@ CREATE TABLE backup_policies (
     target_rto backstop_objective,
     drill_cron text,
     enabled boolean NOT NULL DEFAULT true,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     last_event_id bigint NOT NULL
 );
 COMMENT ON TABLE backup_policies IS 'what should be backed up when, and how much loss and downtime is allowed';
@@ -116,9 +119,9 @@ CREATE TABLE backup_history (
     verification_detail jsonb,
     manifest_sha256 text,
     origin backstop_origin NOT NULL DEFAULT 'recorded',
-    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     finished_at timestamptz,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     backup_history_file text,
     last_event_id bigint NOT NULL,
     CHECK (start_lsn <= end_lsn)
@@ -150,7 +153,7 @@ CREATE TABLE recovery_history (
     target_name text,
     target_xid bigint CHECK (target_xid > 0),
     target_timeline backstop_timeline,
-    start_time timestamptz NOT NULL DEFAULT clock_timestamp(),
+    start_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     end_time timestamptz,
     duration_seconds backstop_seconds,
     restore_seconds backstop_seconds,
@@ -189,7 +192,7 @@ CREATE TABLE wal_archive (
     first_commit_at timestamptz,
     last_commit_at timestamptz,
     commit_count backstop_count,
-    first_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    first_seen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     verified_at timestamptz,
     stored_changed_at timestamptz,
     handover bytea,
@@ -220,7 +223,7 @@ CREATE INDEX restore_points_segment ON restore_points (segment_name);
 
 -- Unlogged: what a crash takes is not worth WAL on a cluster whose WAL is being watched.
 CREATE UNLOGGED TABLE recovery_samples (
-    sampled_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sampled_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     rpo_seconds numeric,
     rpo_bytes bigint,
     predicted_rto_seconds numeric,
@@ -235,12 +238,12 @@ COMMENT ON TABLE recovery_samples IS 'how well the cluster was protected, one ro
 CREATE INDEX recovery_samples_time ON recovery_samples (sampled_at);
 
 -- Everything but the samples goes through pg_dump, sequences with their values.
-SELECT pg_extension_config_dump('ledger_events', '');
-SELECT pg_extension_config_dump('backup_policies', '');
-SELECT pg_extension_config_dump('backup_policies_id_seq', '');
-SELECT pg_extension_config_dump('backup_history', '');
-SELECT pg_extension_config_dump('backup_history_id_seq', '');
-SELECT pg_extension_config_dump('recovery_history', '');
-SELECT pg_extension_config_dump('recovery_history_id_seq', '');
-SELECT pg_extension_config_dump('wal_archive', '');
-SELECT pg_extension_config_dump('restore_points', '');
+SELECT pg_catalog.pg_extension_config_dump('ledger_events', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_policies', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_policies_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_history', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_history_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('recovery_history', '');
+SELECT pg_catalog.pg_extension_config_dump('recovery_history_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('wal_archive', '');
+SELECT pg_catalog.pg_extension_config_dump('restore_points', '');

@@ -22,6 +22,12 @@ pub enum Error {
         /// The SQL function that was called.
         function: &'static str,
     },
+    /// A write in a transaction that may not.
+    #[error("cannot execute {function}() in a read-only transaction")]
+    ReadOnlyTransaction {
+        /// The SQL function that was called.
+        function: &'static str,
+    },
     /// An argument that must have a value is NULL.
     #[error("{argument} must not be null")]
     NullArgument {
@@ -153,7 +159,9 @@ impl Error {
             Self::OtherVersion { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Server(_) => PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
             Self::NotInstalled | Self::UnknownPolicy { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            Self::InRecovery { .. } => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            Self::InRecovery { .. } | Self::ReadOnlyTransaction { .. } => {
+                PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION
+            }
             Self::NullArgument { .. } => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Self::InvalidArgument { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             // What PL/pgSQL's SELECT INTO STRICT raises, so that callers there may use WHEN no_data_found.
@@ -173,6 +181,7 @@ impl Error {
             Self::InRecovery { .. } => {
                 Some("This server is a standby or is still recovering, so it cannot write its ledger.".into())
             }
+            Self::ReadOnlyTransaction { .. } => Some("It writes to the tables of the extension.".into()),
             Self::NotFound { kind, key, .. } => Some(format!("No {kind} with the id {key} is in the ledger.")),
             Self::UnknownPolicy { name, .. } => {
                 Some(format!("No row of backup_policies has the policy_name \"{name}\"."))
@@ -188,6 +197,9 @@ impl Error {
             Self::NotInstalled => Some("Run CREATE EXTENSION pg_backstop in this database.".into()),
             Self::InRecovery { .. } => {
                 Some("Run it on the primary: the row then reaches this server by replication.".into())
+            }
+            Self::ReadOnlyTransaction { .. } => {
+                Some("Begin a transaction that is READ WRITE; see also default_transaction_read_only.".into())
             }
             Self::NullArgument { hint, .. } | Self::InvalidArgument { hint, .. } | Self::WrongState { hint, .. } => {
                 Some(hint.clone())

@@ -43,6 +43,8 @@ fn ledger_append<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>, Error
     or_report(append(trigger.trigger_data()))
 }
 
+// What PostgreSQL 18 takes as const pointers, 15 takes as mutable ones.
+#[allow(clippy::unnecessary_mut_passed)]
 fn append(data: &pg_sys::TriggerData) -> Result<TriggerRow<'_>> {
     const NOT_THE_TRIGGER: Error = Error::NotTheTrigger {
         function: "ledger_append",

@@ -111,7 +111,7 @@ fn require_fitting_target(recovery: &recovery::Started<'_>) -> Result<()> {
         (Some(wanted), None) => Err(Error::invalid(
             format!("recovery type {kind} needs a {wanted}"),
             format!("A recovery of type {kind} ends at its {wanted}."),
-            format!("Pass {wanted} => …, or 'latest' for a recovery to the end of the WAL."),
+            format!("Pass {wanted} => ..., or 'latest' for a recovery to the end of the WAL."),
         )),
         (None, Some(given)) => Err(Error::invalid(
             format!("recovery type {kind} does not go with {given}"),

@@ -8,14 +8,17 @@ use wal::{Lsn, SegmentName, SegmentSize, Timeline, TimelineHistory};
 use crate::catalog::PgLsn;
 use crate::error::{Error, Result};
 
-/// Refuses on a standby, where nothing can be written.
+/// Refuses on a standby and in a read-only transaction, before anything is read or measured in vain.
 ///
 /// # Errors
-/// [`Error::InRecovery`].
+/// [`Error::InRecovery`], [`Error::ReadOnlyTransaction`].
 pub fn require_primary(function: &'static str) -> Result<()> {
-    // SAFETY: reads shared memory.
-    if unsafe { pg_sys::RecoveryInProgress() } {
+    // SAFETY: reads shared memory, and a plain variable of this process.
+    let (in_recovery, read_only) = unsafe { (pg_sys::RecoveryInProgress(), pg_sys::XactReadOnly) };
+    if in_recovery {
         Err(Error::InRecovery { function })
+    } else if read_only {
+        Err(Error::ReadOnlyTransaction { function })
     } else {
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
@@ -125,8 +125,10 @@ impl Statement {
         if let Some(plan) = kept {
             return Ok(plan);
         }
-        let sql = CString::new(self.sql.replace("@extschema@", &schema)).map_err(|_| Error::UnexpectedAnswer {
-            what: "a schema name without a null byte",
+        // Bytes, not text: the name is in the database's encoding, and all else is ASCII.
+        let pieces: Vec<&[u8]> = self.sql.split("@extschema@").map(str::as_bytes).collect();
+        let sql = CString::new(pieces.join(schema.as_bytes())).map_err(|_| Error::UnexpectedAnswer {
+            what: "a statement without a null byte",
         })?;
         let mut types: Vec<pg_sys::Oid> = args.iter().map(DatumWithOid::oid).collect();
         // SAFETY: the text and the types outlive the call, which copies them; SPI is connected.
@@ -162,16 +164,16 @@ impl Drop for Plan {
 /// Plans of this session, all for the same extension in the same schema.
 #[derive(Default)]
 struct Plans {
-    home: Option<(Extension, String)>,
+    home: Option<(Extension, CString)>,
     by_statement: HashMap<usize, Rc<Plan>>,
 }
 
 impl Plans {
-    fn find(&mut self, extension: &Extension, schema: &str, statement: usize) -> Option<Rc<Plan>> {
+    fn find(&mut self, extension: &Extension, schema: &CStr, statement: usize) -> Option<Rc<Plan>> {
         let at_home = self
             .home
             .as_ref()
-            .is_some_and(|(known, name)| known == extension && name == schema);
+            .is_some_and(|(known, name)| known == extension && name.as_c_str() == schema);
         if !at_home {
             // The extension was dropped and made again, or its schema has another name: the text of each plan is stale.
             self.by_statement.clear();

@@ -1,0 +1,66 @@
+//! The ledger's calls beside the same logic in PL/pgSQL: same tables, same checks, same chain of hashes, same cluster.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use tests::progress::step;
+use tests::{Cluster, Settings};
+
+use crate::measure::{Line, compare};
+
+/// Start and completion of a backup.
+const CALLS: f64 = 2.0;
+
+pub fn bench() -> Result<Vec<Line>> {
+    let cluster = step("a cluster with two ledgers", || {
+        let cluster = Cluster::start(Settings::new().segment_mb(16))?;
+        cluster.text("CREATE SCHEMA backstop; CREATE EXTENSION pg_backstop SCHEMA backstop")?;
+        // Both sides for themselves.
+        cluster.text("SELECT backstop.stop_worker()")?;
+        cluster.text(include_str!("peer.sql"))?;
+        anyhow::Ok(cluster)
+    })?;
+    let mut lines = Vec::new();
+    for sessions in [1, 4] {
+        let what = format!("ledger calls/s, {sessions} at a time");
+        let mut ours = || calls_per_second(&cluster, "backstop", sessions);
+        let mut peer = || calls_per_second(&cluster, "peer", sessions);
+        lines.push(compare(what, ("pg_backstop", &mut ours), ("PL/pgSQL", &mut peer))?);
+    }
+    for schema in ["backstop", "peer"] {
+        let ended = cluster.text(&format!(
+            "SELECT count(*) > 100, count(*) * 2 = (SELECT count(*) FROM {schema}.ledger_events) FROM {schema}.backup_history
+             WHERE status = 'completed'"
+        ))?;
+        ensure!(ended == "t|t", "{schema} has lost calls: {ended}");
+    }
+    ensure!(
+        cluster.text("SELECT status FROM backstop.verify_ledger()")? == "intact",
+        "the ledger is broken"
+    );
+    Ok(lines)
+}
+
+fn calls_per_second(cluster: &Cluster, schema: &str, sessions: usize) -> Result<f64> {
+    let script = cluster.place(&format!("{schema}.pgbench"));
+    let calls = format!(
+        "SELECT backup_id FROM {schema}.record_backup_start() \\gset\n\
+         SELECT status FROM {schema}.record_backup_complete(:backup_id, 1000);\n"
+    );
+    fs::write(&script, calls)?;
+    let sessions = sessions.to_string();
+    let script = script.display().to_string();
+    transactions_per_second(cluster, &["-n", "-f", &script, "-c", &sessions, "-j", "2", "-T", "3"])
+        .map(|rate| rate * CALLS)
+}
+
+/// What pgbench says it reached.
+pub fn transactions_per_second(cluster: &Cluster, options: &[&str]) -> Result<f64> {
+    let said = cluster.client("pgbench", options)?;
+    let rate = said
+        .split("tps = ")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    rate.and_then(|rate| rate.parse().ok())
+        .with_context(|| format!("no rate in: {said}"))
+}
