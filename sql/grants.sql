@@ -37,5 +37,16 @@ BEGIN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_monitor', member.name);
         END IF;
     END LOOP;
+    FOR member IN
+        SELECT type.oid::regtype AS name
+        FROM pg_depend AS part
+        JOIN pg_extension AS extension ON extension.oid = part.refobjid AND extension.extname = 'pg_backstop'
+        JOIN pg_type AS type ON type.oid = part.objid AND part.classid = 'pg_type'::regclass
+        WHERE part.refclassid = 'pg_extension'::regclass AND part.deptype = 'e' AND type.typtype = 'd'
+    LOOP
+        EXECUTE format('REVOKE ALL ON DOMAIN %s FROM PUBLIC', member.name);
+        -- Whoever reads a table may also keep what was read in one of their own.
+        EXECUTE format('GRANT USAGE ON DOMAIN %s TO pg_monitor', member.name);
+    END LOOP;
 END
 $grants$;

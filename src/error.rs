@@ -64,6 +64,14 @@ pub enum Error {
         /// The policies that exist, for the hint.
         known: Vec<String>,
     },
+    /// A row that others see, and that the caller's transaction began too early to see.
+    #[error("could not serialize access to {kind} {key}")]
+    StaleSnapshot {
+        /// What it is: `backup`, `recovery`.
+        kind: &'static str,
+        /// Its key as the caller gave it.
+        key: i64,
+    },
     /// A row is not in the state that the call needs.
     #[error("{message}")]
     WrongState {
@@ -158,6 +166,7 @@ impl Error {
             Self::InvalidArgument { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             // What PL/pgSQL's SELECT INTO STRICT raises, so that callers there may use WHEN no_data_found.
             Self::NotFound { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            Self::StaleSnapshot { .. } => PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
             Self::WrongState { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::LedgerIsAppendOnly { .. } => PgSqlErrorCode::ERRCODE_RESTRICT_VIOLATION,
             Self::NotTheTrigger { .. } => PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
@@ -195,6 +204,7 @@ impl Error {
             Self::NullArgument { hint, .. } | Self::InvalidArgument { hint, .. } | Self::WrongState { hint, .. } => {
                 Some(hint.clone())
             }
+            Self::StaleSnapshot { .. } => Some("Try again in a new transaction.".into()),
             Self::NotFound { hint, .. } | Self::LedgerIsAppendOnly { hint, .. } => Some((*hint).into()),
             Self::UnknownPolicy { known, .. } if known.is_empty() => {
                 Some("There is no policy yet: insert one into backup_policies, or leave policy_name out.".into())

@@ -52,6 +52,18 @@ pub fn now() -> pg_sys::TimestampTz {
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
+/// The same as SQL has it.
+pub fn now_with_time_zone() -> Result<TimestampWithTimeZone> {
+    with_time_zone(now())
+}
+
+/// A time in µs since 2000 (TimestampTz) as SQL has it.
+pub fn with_time_zone(time: pg_sys::TimestampTz) -> Result<TimestampWithTimeZone> {
+    TimestampWithTimeZone::try_from(time).map_err(|_| Error::UnexpectedAnswer {
+        what: "a time that SQL can hold",
+    })
+}
+
 /// When the server was started, in µs since 2000 (TimestampTz).
 pub fn started_at() -> pg_sys::TimestampTz {
     // SAFETY: set by the postmaster.

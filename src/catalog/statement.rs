@@ -10,7 +10,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, Spi, pg_sys};
 
 use super::Extension;
-use super::scope::{FunctionWrites, OwnerRights, SafeSearchPath};
+use super::scope::{FunctionWrites, OwnerRights, Scope};
 use crate::error::{Error, Result};
 
 /// A statement of the extension. The extension's schema is written `@extschema@` in it; all else that has no schema is
@@ -69,15 +69,15 @@ impl Statement {
     }
 
     fn run<R>(&'static self, mode: Mode, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
-        let extension = Extension::get()?;
-        let _path = SafeSearchPath::set();
-        let _rights = OwnerRights::assume(&extension);
+        let scope = Scope::enter()?;
+        let extension = scope.extension();
+        let _rights = OwnerRights::assume(extension);
         let _via = matches!(mode, Mode::Write | Mode::WriteLatest).then(FunctionWrites::begin);
         // Values outlive SPI's own memory when they are copied to where the caller works.
         // SAFETY: always set.
         let caller = unsafe { pg_sys::CurrentMemoryContext };
         Spi::connect_mut(|_| {
-            let plan = self.plan(&extension, args)?;
+            let plan = self.plan(extension, args)?;
             let mut values: Vec<pg_sys::Datum> = Vec::with_capacity(args.len());
             let mut nulls: Vec<c_char> = Vec::with_capacity(args.len());
             for arg in args {
