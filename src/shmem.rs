@@ -67,6 +67,10 @@ pub struct WorkerStatus {
     pub archive_source: heapless::String<512>,
     /// Why the last tick failed; empty when it did not.
     pub last_error: heapless::String<1024>,
+    /// From here, as a position in the WAL, ...
+    pub clear_from: u64,
+    /// ... to here, the end of a record, the worker found no commit but its own. Archived WAL may be gone from pg_wal.
+    pub clear_to: u64,
     /// False after `stop_worker()`: the launcher then starts none.
     pub stop_requested: bool,
     /// True after `start_worker()`, until the launcher has seen it: it then starts one without further delay.
