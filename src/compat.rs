@@ -36,3 +36,22 @@ pub unsafe fn set_signal_handler(signal: u32, handler: unsafe extern "C-unwind" 
         pg_sys::pqsignal_be(signal, Some(handler));
     }
 }
+
+/// A column's row in a tuple description. PostgreSQL 18 keeps it behind the compact ones (access/tupdesc.h, TupleDescAttr()).
+///
+/// # Safety
+/// `description` must be a valid one with more than `column` columns, counted from 0.
+pub unsafe fn attribute(description: pg_sys::TupleDesc, column: usize) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        {
+            (*description).attrs.as_ptr().add(column)
+        }
+        #[cfg(feature = "pg18")]
+        {
+            let behind = (*description).compact_attrs.as_ptr().add((*description).natts as usize);
+            behind.cast::<pg_sys::FormData_pg_attribute>().add(column)
+        }
+    }
+}

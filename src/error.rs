@@ -10,6 +10,8 @@ use pgrx::spi::SpiError;
 use std::path::Path;
 use thiserror::Error;
 
+use crate::catalog::sayable;
+
 /// Why a call did nothing.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -225,12 +227,12 @@ impl Error {
 
 impl From<Error> for ErrorReport {
     fn from(error: Error) -> Self {
-        let mut report = ErrorReport::new(error.sqlstate(), error.to_string(), "pg_backstop");
+        let mut report = ErrorReport::new(error.sqlstate(), sayable(error.to_string()), "pg_backstop");
         if let Some(detail) = error.detail() {
-            report = report.set_detail(detail);
+            report = report.set_detail(sayable(detail));
         }
         if let Some(hint) = error.hint() {
-            report = report.set_hint(hint);
+            report = report.set_hint(sayable(hint));
         }
         report
     }

@@ -5,10 +5,11 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
 use super::server;
+use crate::catalog::Text;
 use crate::error::{Error, Result};
 
 /// The value, if it is one of those allowed.
-pub fn one_of<'a>(argument: &'static str, value: Option<&'a str>, allowed: &[&str]) -> Result<&'a str> {
+pub fn one_of(argument: &'static str, value: Option<&Text>, allowed: &[&'static str]) -> Result<&'static str> {
     let list = || {
         allowed
             .iter()
@@ -16,18 +17,19 @@ pub fn one_of<'a>(argument: &'static str, value: Option<&'a str>, allowed: &[&st
             .collect::<Vec<_>>()
             .join(", ")
     };
-    match value {
-        None => Err(Error::NullArgument {
+    let Some(value) = value.map(Text::to_utf8) else {
+        return Err(Error::NullArgument {
             argument,
             hint: format!("Pass one of {}.", list()),
-        }),
-        Some(value) if allowed.contains(&value) => Ok(value),
-        Some(value) => Err(Error::invalid(
+        });
+    };
+    allowed.iter().copied().find(|name| *name == value).ok_or_else(|| {
+        Error::invalid(
             format!("invalid {argument}: \"{value}\""),
             format!("{argument} can be {}.", list()),
             "Pass one of them, in lower case.",
-        )),
-    }
+        )
+    })
 }
 
 /// Refuses a size in bytes below 0.
@@ -96,7 +98,7 @@ pub fn not_in_the_future(argument: &'static str, time: TimestampWithTimeZone) ->
 }
 
 /// Refuses a reason for failure where nothing failed.
-pub fn error_goes_with_failure(status: &str, error: Option<&str>) -> Result<()> {
+pub fn error_goes_with_failure(status: &str, error: Option<&Text>) -> Result<()> {
     if status == "completed" && error.is_some() {
         return Err(Error::invalid(
             "error does not go with status \"completed\"",
@@ -108,10 +110,10 @@ pub fn error_goes_with_failure(status: &str, error: Option<&str>) -> Result<()> 
 }
 
 /// How and when something ended, for a detail line.
-pub fn ended(status: &str, at: Option<TimestampWithTimeZone>, error: Option<&str>) -> String {
+pub fn ended(status: &str, at: Option<TimestampWithTimeZone>, error: Option<&Text>) -> String {
     let at = at.map_or_else(String::new, |at| format!(" at {at}"));
     match error {
-        Some(error) => format!("It became {status}{at}: {error}"),
+        Some(error) => format!("It became {status}{at}: {}", error.to_utf8()),
         None => format!("It became {status}{at}."),
     }
 }

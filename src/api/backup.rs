@@ -1,6 +1,5 @@
 //! Recording backups that somebody else takes.
 
-use std::path::Path;
 use std::time::Duration;
 
 use pgrx::AnyNumeric;
@@ -10,7 +9,7 @@ use pgrx::prelude::*;
 use super::argument;
 use super::server::{self, WalPosition};
 use super::storage;
-use crate::catalog::{PgLsn, Scope, backup, ledger};
+use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
 use crate::error::{Error, Result};
 use crate::settings;
 
@@ -21,20 +20,25 @@ const SEE_HISTORY: &str = "SELECT id, label, status FROM backup_history ORDER BY
 /// Records that a backup begins now, and returns its id and where WAL is.
 #[pg_extern]
 fn record_backup_start(
-    backup_type: default!(Option<&str>, "'full'"),
-    backup_path: default!(Option<&str>, "NULL"),
-    policy_name: default!(Option<&str>, "NULL"),
-    label: default!(Option<&str>, "NULL"),
+    backup_type: default!(Option<Text>, "'full'"),
+    backup_path: default!(Option<Text>, "NULL"),
+    policy_name: default!(Option<Text>, "NULL"),
+    label: default!(Option<Text>, "NULL"),
 ) -> Result<TableIterator<'static, (name!(backup_id, i64), name!(start_lsn, PgLsn))>, ErrorReport> {
-    let started = start(backup_type, backup_path, policy_name, label)?;
+    let started = start(
+        backup_type.as_ref(),
+        backup_path.as_ref(),
+        policy_name.as_ref(),
+        label.as_ref(),
+    )?;
     Ok(TableIterator::once(started))
 }
 
 fn start(
-    backup_type: Option<&str>,
-    path: Option<&str>,
-    policy_name: Option<&str>,
-    label: Option<&str>,
+    backup_type: Option<&Text>,
+    path: Option<&Text>,
+    policy_name: Option<&Text>,
+    label: Option<&Text>,
 ) -> Result<(i64, PgLsn)> {
     server::require_primary("record_backup_start")?;
     let backup_type = argument::one_of("backup_type", backup_type, &BACKUP_TYPES)?;
@@ -45,8 +49,11 @@ fn start(
         Some(name) => match backup::policy(name)? {
             None => {
                 return Err(Error::UnknownPolicy {
-                    name: name.to_owned(),
-                    known: backup::policy_names()?,
+                    name: name.to_utf8().into_owned(),
+                    known: backup::policy_names()?
+                        .iter()
+                        .map(|name| name.to_utf8().into_owned())
+                        .collect(),
                 });
             }
             found => found,
@@ -78,10 +85,16 @@ fn record_backup_complete(
     backup_id: Option<i64>,
     backup_size_bytes: default!(Option<i64>, "NULL"),
     duration_seconds: default!(Option<AnyNumeric>, "NULL"),
-    status: default!(Option<&str>, "'completed'"),
-    error: default!(Option<&str>, "NULL"),
+    status: default!(Option<Text>, "'completed'"),
+    error: default!(Option<Text>, "NULL"),
 ) -> Result<TableIterator<'static, (name!(backup_id, i64), name!(status, String))>, ErrorReport> {
-    let ended = complete(backup_id, backup_size_bytes, duration_seconds, status, error)?;
+    let ended = complete(
+        backup_id,
+        backup_size_bytes,
+        duration_seconds,
+        status.as_ref(),
+        error.as_ref(),
+    )?;
     Ok(TableIterator::once(ended))
 }
 
@@ -89,8 +102,8 @@ fn complete(
     id: Option<i64>,
     size_bytes: Option<i64>,
     duration_seconds: Option<AnyNumeric>,
-    status: Option<&str>,
-    error: Option<&str>,
+    status: Option<&Text>,
+    error: Option<&Text>,
 ) -> Result<(i64, String)> {
     server::require_primary("record_backup_complete")?;
     let id = id.ok_or_else(|| Error::NullArgument {
@@ -106,7 +119,7 @@ fn complete(
     let (size_bytes, file_count) = if completed && size_bytes.is_none() {
         let known = backup::known(id)?.ok_or_else(|| not_found(id))?;
         require_running(id, status, &known)?;
-        known.path.as_deref().map_or((None, None), measure)
+        known.path.as_ref().map_or((None, None), measure)
     } else {
         (size_bytes, None)
     };
@@ -145,12 +158,12 @@ fn not_found(id: i64) -> Error {
 }
 
 /// Bytes and files at the backup's path; nothing, and a notice, where it cannot be looked at.
-fn measure(path: &str) -> (Option<i64>, Option<i64>) {
+fn measure(path: &Text) -> (Option<i64>, Option<i64>) {
     const CONSEQUENCE: &str = "the size of the backup is not known";
     if !storage::readable(path, CONSEQUENCE) {
         return (None, None);
     }
-    match artifact::measure(Path::new(path)) {
+    match artifact::measure(path.as_path()) {
         Ok(measured) => (i64::try_from(measured.bytes).ok(), i64::try_from(measured.files).ok()),
         Err(error) => {
             storage::not_read(CONSEQUENCE, &error.to_string());
@@ -163,7 +176,7 @@ fn require_running(id: i64, wanted: &str, known: &backup::Known) -> Result<()> {
     if known.status != "running" {
         return Err(Error::WrongState {
             message: format!("backup {id} is not running"),
-            detail: argument::ended(&known.status, known.finished_at, known.error.as_deref()),
+            detail: argument::ended(&known.status, known.finished_at, known.error.as_ref()),
             hint: "A backup ends once. Record another one with record_backup_start().".to_owned(),
         });
     }

@@ -9,7 +9,7 @@ use wal::SegmentName;
 
 use super::server::{self, WalPosition};
 use super::storage;
-use crate::catalog::{PgLsn, backup, ledger};
+use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
 use crate::error::{Error, Result};
 
 /// Records the WAL from `start_lsn` up to `end_lsn` as an incremental backup. Its segments are looked for in `backup_path`,
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 fn incremental_backup(
     start_lsn: Option<PgLsn>,
     end_lsn: Option<PgLsn>,
-    backup_path: Option<&str>,
+    backup_path: Option<Text>,
 ) -> Result<
     TableIterator<
         'static,
@@ -39,10 +39,10 @@ fn incremental_backup(
     };
     let start = start_lsn.ok_or_else(|| null("start_lsn"))?;
     let end = end_lsn.ok_or_else(|| null("end_lsn"))?;
-    Ok(TableIterator::once(record(start, end, backup_path)?))
+    Ok(TableIterator::once(record(start, end, backup_path.as_ref())?))
 }
 
-fn record(start: PgLsn, end: PgLsn, path: Option<&str>) -> Result<(i64, i64, i64)> {
+fn record(start: PgLsn, end: PgLsn, path: Option<&Text>) -> Result<(i64, i64, i64)> {
     let now = WalPosition::now();
     require_range(start, end, now.lsn)?;
     let wanted = server::segments_of(start, end, now.timeline)?;
@@ -54,6 +54,7 @@ fn record(start: PgLsn, end: PgLsn, path: Option<&str>) -> Result<(i64, i64, i64
         format!("Segment {segment} was found neither in the backup's path nor in the archive nor in pg_wal.")
     });
 
+    let _scope = Scope::enter()?;
     ledger::lock_chain()?;
     let parent = backup::reaching(server::system_identifier(), start)?;
     let first = wanted.first().map(ToString::to_string);
@@ -108,13 +109,13 @@ fn require_range(start: PgLsn, end: PgLsn, flushed: PgLsn) -> Result<()> {
 }
 
 /// The size of each segment that was found, at the first place that has it.
-fn look_for(wanted: &[SegmentName], path: Option<&str>) -> Result<BTreeMap<SegmentName, i64>> {
+fn look_for(wanted: &[SegmentName], path: Option<&Text>) -> Result<BTreeMap<SegmentName, i64>> {
     let mut found = BTreeMap::new();
     if let Some(path) = path
         && storage::readable(path, "the WAL files in the backup's path are not counted")
     {
         for (first, last) in runs(wanted) {
-            match artifact::wal_files_in(Path::new(path), first, last) {
+            match artifact::wal_files_in(path.as_path(), first, last) {
                 Ok(files) => found.extend(files.found.iter().map(|file| (file.segment, signed(file.bytes)))),
                 Err(error) => {
                     storage::not_read("the WAL files in the backup's path are not counted", &error.to_string());

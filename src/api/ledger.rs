@@ -4,10 +4,11 @@
 use std::ffi::CStr;
 
 use pgrx::heap_tuple::PgHeapTuple;
-use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{AllocatedByPostgres, AnyElement, PgTupleDesc, pg_sys};
+use pgrx::{AnyElement, PgTupleDesc, pg_sys};
 
+use super::trigger::{TriggerRow, column, or_report};
 use crate::catalog::ledger_check::{self, Difference};
 use crate::catalog::{Image, ledger};
 use crate::error::{Error, Result};
@@ -20,14 +21,6 @@ STRICT STABLE PARALLEL SAFE LANGUAGE c AS '@MODULE_PATHNAME@', '@FUNCTION_NAME@'
 fn ledger_image(ledgered: AnyElement) -> Image {
     // SAFETY: the SQL declaration admits rows only.
     unsafe { Image::of_composite(ledgered.datum()) }
-}
-
-/// What a trigger gives back: the row to go on with, nothing after a statement trigger.
-pub(super) type TriggerRow<'a> = Option<PgHeapTuple<'a, AllocatedByPostgres>>;
-
-/// The SQLSTATE must not get lost in the wrapper of a trigger function, which panics on `Err`.
-pub(super) fn or_report<T>(result: Result<T>) -> Result<T, ErrorReport> {
-    Ok(result.map_err(ErrorReport::from).unwrap_or_report())
 }
 
 /// `BEFORE INSERT OR UPDATE OR DELETE … FOR EACH STATEMENT`: takes the chain's lock before any row is locked.
@@ -73,10 +66,10 @@ fn append(data: &pg_sys::TriggerData) -> Result<TriggerRow<'_>> {
         let relation = &*data.tg_relation;
         let shape = relation.rd_att;
         let table = CStr::from_ptr((*relation.rd_rel).relname.data.as_ptr()).to_string_lossy();
-        let Some((_, Some(id))) = bigint(tuple, shape, c"id") else {
+        let Some((_, Some(id))) = column::<i64>(tuple, shape, c"id") else {
             return Err(NOT_THE_TRIGGER);
         };
-        let Some((position, told)) = bigint(tuple, shape, c"last_event_id") else {
+        let Some((position, told)) = column::<i64>(tuple, shape, c"last_event_id") else {
             return Err(NOT_THE_TRIGGER);
         };
         let image = || Image::of(tuple, shape);
@@ -104,23 +97,6 @@ fn append(data: &pg_sys::TriggerData) -> Result<TriggerRow<'_>> {
             PgTupleDesc::from_pg_unchecked(shape),
             row,
         )))
-    }
-}
-
-/// Position and value of a column; `None` where there is no such column of type bigint.
-///
-/// # Safety
-/// `tuple` must be of the shape `shape`.
-unsafe fn bigint(tuple: pg_sys::HeapTuple, shape: pg_sys::TupleDesc, name: &CStr) -> Option<(i32, Option<i64>)> {
-    // SAFETY: as the caller says; the column was found by its name.
-    unsafe {
-        let position = pg_sys::SPI_fnumber(shape, name.as_ptr());
-        if position <= 0 || pg_sys::SPI_gettypeid(shape, position) != pg_sys::INT8OID {
-            return None;
-        }
-        let mut is_null = false;
-        let value = pg_sys::SPI_getbinval(tuple, shape, position, &mut is_null);
-        Some((position, (!is_null).then(|| value.value() as i64)))
     }
 }
 

@@ -10,4 +10,5 @@ pub mod readiness;
 pub mod recovery;
 mod server;
 mod storage;
+mod trigger;
 pub mod worker;

@@ -5,7 +5,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use recovery::schedule;
 
-use super::ledger::{TriggerRow, or_report};
+use super::trigger::{TriggerRow, column, or_report};
+use crate::catalog::Text;
 use crate::error::{Error, Result};
 
 /// Between the epochs of Unix and of PostgreSQL (POSTGRES_EPOCH_JDATE in datatype/timestamp.h), in µs.
@@ -18,13 +19,20 @@ fn check_schedules<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>, Err
 }
 
 fn check<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>> {
-    let row = trigger.new().ok_or(Error::NotTheTrigger {
+    const NOT_THE_TRIGGER: Error = Error::NotTheTrigger {
         function: "check_schedules",
-    })?;
-    for column in ["schedule_cron", "drill_cron"] {
-        let Some(expression) = row.get_by_name::<String>(column)? else {
-            continue;
-        };
+    };
+    let row = trigger.new().ok_or(NOT_THE_TRIGGER)?;
+    let data = trigger.trigger_data();
+    let inserts = pgrx::trigger_fired_by_insert(data.tg_event);
+    let tuple = if inserts { data.tg_trigtuple } else { data.tg_newtuple };
+    for name in [c"schedule_cron", c"drill_cron"] {
+        // SAFETY: a row trigger's relation is open, and its tuples are of that relation's shape.
+        let found = unsafe { column::<Text>(tuple, (*data.tg_relation).rd_att, name) };
+        let (_, value) = found.ok_or(NOT_THE_TRIGGER)?;
+        let Some(expression) = value else { continue };
+        let column = name.to_string_lossy();
+        let expression = expression.to_utf8();
         schedule::check(&expression).map_err(|fault| {
             let field = fault.field.map_or_else(String::new, |field| format!(" ({field})"));
             Error::invalid(
@@ -41,12 +49,12 @@ fn check<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>> {
 /// The first moment after `after` at which the schedule is due, in UTC whatever the session's TimeZone. NULL where the
 /// expression does not parse, which check_schedules() keeps out of policies.
 #[pg_extern(immutable, parallel_safe)]
-fn cron_next(expression: &str, after: TimestampWithTimeZone) -> Option<TimestampWithTimeZone> {
+fn cron_next(expression: Text, after: TimestampWithTimeZone) -> Option<TimestampWithTimeZone> {
     if after.is_infinity() || after.is_neg_infinity() {
         return None;
     }
     let after = pg_sys::TimestampTz::from(after).checked_add(EPOCHS_APART)?;
     let after: DateTime<Utc> = DateTime::from_timestamp_micros(after)?;
-    let due = schedule::next_due(expression, &after).ok()?;
+    let due = schedule::next_due(&expression.to_utf8(), &after).ok()?;
     TimestampWithTimeZone::try_from(due.timestamp_micros().checked_sub(EPOCHS_APART)?).ok()
 }

@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 
 use super::argument;
 use super::server;
-use crate::catalog::{PgLsn, Scope, backup, ledger, recovery};
+use crate::catalog::{PgLsn, Scope, Text, backup, ledger, recovery};
 use crate::error::{Error, Result};
 
 const RECOVERY_TYPES: [&str; 8] = [
@@ -28,24 +28,24 @@ const SEE_BACKUPS: &str = "SELECT id, label, status FROM backup_history ORDER BY
 #[pg_extern]
 #[allow(clippy::too_many_arguments)]
 fn record_recovery_start(
-    recovery_type: Option<&str>,
+    recovery_type: Option<Text>,
     target_time: default!(Option<TimestampWithTimeZone>, "NULL"),
     target_lsn: default!(Option<PgLsn>, "NULL"),
-    target_name: default!(Option<&str>, "NULL"),
+    target_name: default!(Option<Text>, "NULL"),
     target_xid: default!(Option<i64>, "NULL"),
     target_timeline: default!(Option<i32>, "NULL"),
     backup_id: default!(Option<i64>, "NULL"),
     is_drill: default!(Option<bool>, "false"),
     started_at: default!(Option<TimestampWithTimeZone>, "NULL"),
 ) -> Result<TableIterator<'static, (name!(recovery_id, i64), name!(start_time, TimestampWithTimeZone))>, ErrorReport> {
-    let recovery_type = argument::one_of("recovery_type", recovery_type, &RECOVERY_TYPES)?;
+    let recovery_type = argument::one_of("recovery_type", recovery_type.as_ref(), &RECOVERY_TYPES)?;
     Ok(TableIterator::once(start(&recovery::Started {
         recovery_type,
         is_drill: is_drill.unwrap_or(false),
         backup: backup_id,
         target_time,
         target_lsn,
-        target_name,
+        target_name: target_name.as_ref(),
         target_xid,
         target_timeline,
         started_at,
@@ -135,13 +135,13 @@ fn require_fitting_target(recovery: &recovery::Started<'_>) -> Result<()> {
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn record_recovery_complete(
     recovery_id: Option<i64>,
-    status: default!(Option<&str>, "'completed'"),
+    status: default!(Option<Text>, "'completed'"),
     recovered_to_time: default!(Option<TimestampWithTimeZone>, "NULL"),
     recovered_to_lsn: default!(Option<PgLsn>, "NULL"),
     failure_time: default!(Option<TimestampWithTimeZone>, "NULL"),
     restore_seconds: default!(Option<AnyNumeric>, "NULL"),
     replay_seconds: default!(Option<AnyNumeric>, "NULL"),
-    error: default!(Option<&str>, "NULL"),
+    error: default!(Option<Text>, "NULL"),
 ) -> Result<
     TableIterator<
         'static,
@@ -157,11 +157,11 @@ fn record_recovery_complete(
         argument: "recovery_id",
         hint: "Pass the recovery_id that record_recovery_start() returned.".to_owned(),
     })?;
-    let status = argument::one_of("status", status, &ENDINGS)?;
+    let status = argument::one_of("status", status.as_ref(), &ENDINGS)?;
     let (rto, rpo) = complete(recovery::Ended {
         id,
         status,
-        error,
+        error: error.as_ref(),
         recovered_to_time,
         ask_this_server: false,
         recovered_to_lsn,
@@ -217,7 +217,7 @@ fn require_running(id: i64, known: &recovery::Known) -> Result<()> {
     }
     Err(Error::WrongState {
         message: format!("recovery {id} is not running"),
-        detail: argument::ended(&known.status, known.end_time, known.error.as_deref()),
+        detail: argument::ended(&known.status, known.end_time, known.error.as_ref()),
         hint: "A recovery ends once. Record another one with record_recovery_start().".to_owned(),
     })
 }

@@ -5,7 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use wal::{Lsn, SegmentName, SegmentSize, Timeline, TimelineHistory};
 
-use crate::catalog::PgLsn;
+use crate::catalog::{PgLsn, sayable};
 use crate::error::{Error, Result};
 
 /// Refuses on a standby and in a read-only transaction, before anything is read or measured in vain.
@@ -141,8 +141,8 @@ pub fn tell(level: PgLogLevel, message: String, detail: String, hint: &str) {
         PgLogLevel::WARNING => PgSqlErrorCode::ERRCODE_WARNING,
         _ => PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
     };
-    ErrorReport::new(code, message, "pg_backstop")
-        .set_detail(detail)
+    ErrorReport::new(code, sayable(message), "pg_backstop")
+        .set_detail(sayable(detail))
         .set_hint(hint)
         .report(level);
 }

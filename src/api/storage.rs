@@ -1,14 +1,13 @@
 //! Reading files of the server on a caller's behalf: who may, and what is said when nothing is read.
 
-use std::path::Path;
-
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::server;
+use crate::catalog::Text;
 
 /// Whether the caller may have `path` read. Where not, a notice says that `consequence` follows, and why.
-pub fn readable(path: &str, consequence: &str) -> bool {
+pub fn readable(path: &Text, consequence: &str) -> bool {
     // SAFETY: reads the catalog within the caller's transaction. A superuser is a member of every role.
     let may = unsafe {
         pg_sys::has_privs_of_role(
@@ -20,13 +19,16 @@ pub fn readable(path: &str, consequence: &str) -> bool {
         server::tell(
             PgLogLevel::NOTICE,
             consequence.to_owned(),
-            format!("Reading \"{path}\" takes the privileges of pg_read_server_files."),
+            format!(
+                "Reading \"{}\" takes the privileges of pg_read_server_files.",
+                path.to_utf8()
+            ),
             "Have them granted, or pass what you know of the backup.",
         );
         return false;
     }
-    if !Path::new(path).is_absolute() {
-        not_read(consequence, &format!("\"{path}\" is not an absolute path."));
+    if !path.as_path().is_absolute() {
+        not_read(consequence, &format!("\"{}\" is not an absolute path.", path.to_utf8()));
         return false;
     }
     true

@@ -4,7 +4,7 @@ use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 
 use super::statement::Rows;
-use super::{PgLsn, Statement};
+use super::{PgLsn, Statement, Text};
 use crate::error::Result;
 
 /// What a policy says about a backup that is recorded under its name.
@@ -18,7 +18,7 @@ pub struct Policy {
 static POLICY: Statement = Statement::new("SELECT id, method FROM @extschema@.backup_policies WHERE policy_name = $1");
 
 /// The policy of that name.
-pub fn policy(name: &str) -> Result<Option<Policy>> {
+pub fn policy(name: &Text) -> Result<Option<Policy>> {
     POLICY.read(&[name.into()], |rows| {
         rows.first()
             .map(|row| {
@@ -35,7 +35,7 @@ static POLICY_NAMES: Statement =
     Statement::new("SELECT policy_name FROM @extschema@.backup_policies ORDER BY policy_name LIMIT 20");
 
 /// Names of policies, for a message; not more than 20.
-pub fn policy_names() -> Result<Vec<String>> {
+pub fn policy_names() -> Result<Vec<Text>> {
     POLICY_NAMES.read(&[], |rows| rows.map(|row| row.need(1, "the policy's name")).collect())
 }
 
@@ -46,9 +46,9 @@ pub struct Started<'a> {
     /// One of the types of backup_policies.
     pub backup_type: &'a str,
     /// What the caller calls it.
-    pub label: Option<&'a str>,
+    pub label: Option<&'a Text>,
     /// Where the caller puts it.
-    pub path: Option<&'a str>,
+    pub path: Option<&'a Text>,
     /// Of this cluster.
     pub system_identifier: i64,
     /// The timeline that WAL is written on.
@@ -96,9 +96,9 @@ pub struct Known {
     /// running, completed, failed or expired.
     pub status: String,
     /// Where it lies.
-    pub path: Option<String>,
+    pub path: Option<Text>,
     /// Why it failed.
-    pub error: Option<String>,
+    pub error: Option<Text>,
     /// When it was recorded to begin.
     pub started_at: TimestampWithTimeZone,
     /// When it was recorded to end.
@@ -146,7 +146,7 @@ pub struct Ended<'a> {
     /// completed or failed.
     pub status: &'a str,
     /// Why it failed.
-    pub error: Option<&'a str>,
+    pub error: Option<&'a Text>,
     /// Bytes on disk.
     pub size_bytes: Option<i64>,
     /// Files on disk.
@@ -233,7 +233,7 @@ pub struct Range<'a> {
     /// The backup that it continues.
     pub parent: Option<i64>,
     /// Where it lies.
-    pub path: Option<&'a str>,
+    pub path: Option<&'a Text>,
     /// Bytes of the files found.
     pub size_bytes: i64,
     /// How many files were found.

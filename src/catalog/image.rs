@@ -7,6 +7,8 @@ use std::ffi::{CStr, CString, c_char};
 
 use pgrx::{IntoDatum, PgTupleDesc, impl_sql_translatable, pg_sys};
 
+use crate::compat;
+
 /// Tells which event describes the row, so it is not itself part of what is described.
 const LAST_EVENT: &[u8] = b"last_event_id";
 
@@ -30,7 +32,7 @@ impl Image {
             pg_sys::initStringInfo(&mut json);
             let mut separator = c"{";
             for (column, (value, is_null)) in values.into_iter().zip(nulls).enumerate() {
-                let attribute = attribute(description, column);
+                let attribute = compat::attribute(description, column);
                 let name = (*attribute).attname.data.as_ptr();
                 if is_null || (*attribute).attisdropped || CStr::from_ptr(name).to_bytes() == LAST_EVENT {
                     continue;
@@ -69,25 +71,6 @@ impl Image {
             };
             Self::of(&mut tuple, shape.as_ptr())
         }
-    }
-}
-
-/// # Safety
-/// `description` must have more than `column` columns.
-#[cfg(not(feature = "pg18"))]
-unsafe fn attribute(description: pg_sys::TupleDesc, column: usize) -> *const pg_sys::FormData_pg_attribute {
-    // SAFETY: as the caller says.
-    unsafe { (*description).attrs.as_ptr().add(column) }
-}
-
-/// # Safety
-/// `description` must have more than `column` columns.
-#[cfg(feature = "pg18")]
-unsafe fn attribute(description: pg_sys::TupleDesc, column: usize) -> *const pg_sys::FormData_pg_attribute {
-    // SAFETY: as the caller says. Since 18 the full rows lie behind the compact ones (access/tupdesc.h, TupleDescAttr()).
-    unsafe {
-        let behind = (*description).compact_attrs.as_ptr().add((*description).natts as usize);
-        behind.cast::<pg_sys::FormData_pg_attribute>().add(column)
     }
 }
 

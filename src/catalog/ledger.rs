@@ -44,7 +44,11 @@ static APPEND: Statement = Statement::new(
 
 /// Appends an event to the chain, which must be locked, and returns its id.
 pub fn append(table: &str, row: i64, operation: &'static str, image: Image) -> Result<i64> {
-    let via = if FunctionWrites::under_way() { "function" } else { "sql" };
+    let via = if FunctionWrites::fired_this_trigger() {
+        "function"
+    } else {
+        "sql"
+    };
     // SAFETY: reads the clock.
     let now = TimestampWithTimeZone::try_from(unsafe { pg_sys::GetCurrentTimestamp() }).map_err(|_| {
         Error::UnexpectedAnswer {

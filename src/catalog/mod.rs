@@ -16,6 +16,7 @@ pub mod recovery;
 pub mod samples;
 mod scope;
 mod statement;
+mod text;
 pub mod worker;
 
 pub use extension::Extension;
@@ -23,3 +24,4 @@ pub use image::Image;
 pub use lsn::PgLsn;
 pub use scope::Scope;
 pub use statement::Statement;
+pub use text::{Text, sayable};

@@ -4,7 +4,7 @@ use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 
 use super::statement::Rows;
-use super::{PgLsn, Statement};
+use super::{PgLsn, Statement, Text};
 use crate::error::Result;
 
 /// A recovery that begins.
@@ -20,7 +20,7 @@ pub struct Started<'a> {
     /// Where it shall end, by position.
     pub target_lsn: Option<PgLsn>,
     /// Where it shall end, by restore point.
-    pub target_name: Option<&'a str>,
+    pub target_name: Option<&'a Text>,
     /// Where it shall end, by transaction.
     pub target_xid: Option<i64>,
     /// The timeline that it shall follow.
@@ -67,7 +67,7 @@ pub struct Known {
     /// When it ended.
     pub end_time: Option<TimestampWithTimeZone>,
     /// Why it failed.
-    pub error: Option<String>,
+    pub error: Option<Text>,
 }
 
 static KNOWN: Statement =
@@ -105,7 +105,7 @@ pub struct Ended<'a> {
     /// completed or failed.
     pub status: &'a str,
     /// Why it failed.
-    pub error: Option<&'a str>,
+    pub error: Option<&'a Text>,
     /// Time of the last commit that was recovered.
     pub recovered_to_time: Option<TimestampWithTimeZone>,
     /// Take that time from this server's own recovery where it is not given.

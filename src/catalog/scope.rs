@@ -140,25 +140,26 @@ impl Drop for OwnerRights {
 }
 
 thread_local! {
-    static FUNCTION_WRITES: Cell<bool> = const { Cell::new(false) };
+    static FUNCTION_WRITES: Cell<Option<i32>> = const { Cell::new(None) };
 }
 
 /// While it lives, what is written is written by the extension's own code. SQL has no way to make one, so an event of the
-/// ledger can say for certain whether a row was changed through the functions or past them.
+/// ledger can say whether a row was changed through the functions or past them. What a trigger of somebody else's writes while
+/// one of our statements runs is past them.
 pub struct FunctionWrites {
-    before: bool,
+    before: Option<i32>,
 }
 
 impl FunctionWrites {
     pub fn begin() -> Self {
         Self {
-            before: FUNCTION_WRITES.replace(true),
+            before: FUNCTION_WRITES.replace(Some(trigger_depth())),
         }
     }
 
-    /// Whether one is alive.
-    pub fn under_way() -> bool {
-        FUNCTION_WRITES.get()
+    /// For a row trigger: whether the statement that fired it is one of the extension's own.
+    pub fn fired_this_trigger() -> bool {
+        FUNCTION_WRITES.get().is_some_and(|depth| trigger_depth() == depth + 1)
     }
 }
 
@@ -166,4 +167,10 @@ impl Drop for FunctionWrites {
     fn drop(&mut self) {
         FUNCTION_WRITES.set(self.before);
     }
+}
+
+/// How many triggers are running within each other, as pg_trigger_depth() shows it.
+fn trigger_depth() -> i32 {
+    // SAFETY: reads a counter; takes no arguments.
+    unsafe { pgrx::direct_function_call(pg_sys::pg_trigger_depth, &[]) }.unwrap_or(0)
 }

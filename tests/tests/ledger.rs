@@ -324,3 +324,36 @@ fn a_backup_left_running_by_a_crash_is_marked_failed_with_the_reason() -> Result
     assert!(error.contains("restart") || error.contains("started"), "{error}");
     is_intact(&cluster)
 }
+
+#[test]
+fn a_policy_shows_when_its_next_backup_is_due_and_what_retention_can_spare() -> Result<()> {
+    let cluster = cluster()?;
+    cluster.text(
+        "INSERT INTO backup_policies (policy_name, schedule_cron, drill_cron, retention_days, min_backups, created_at)
+         VALUES ('nightly', '30 2 * * *', '@monthly', 7, 1, now() - interval '3 days'), ('by hand', NULL, NULL, 7, 1, now())",
+    )?;
+    let due = "SELECT overdue, next_due BETWEEN now() - interval '3 days' AND now() - interval '1 day',
+                      (next_due AT TIME ZONE 'UTC')::time, last_good_id
+               FROM v_policy_status WHERE policy_name = 'nightly'";
+    assert_eq!(cluster.text(due)?, "t|t|02:30:00|");
+    assert_eq!(
+        cluster.text("SELECT overdue, next_due FROM v_policy_status WHERE policy_name = 'by hand'")?,
+        "f|"
+    );
+    for _ in 0..3 {
+        cluster
+            .text("SELECT record_backup_complete(backup_id, 1) FROM record_backup_start(policy_name => 'nightly')")?;
+    }
+    cluster.text(
+        "SELECT record_backup_complete(backup_id, status => 'failed', error => 'disk full')
+         FROM record_backup_start(policy_name => 'nightly')",
+    )?;
+    let seen = "SELECT overdue, next_due > now(), last_good_id, last_failed_id, last_failed_error, good_count, expendable_count
+                FROM v_policy_status WHERE policy_name = 'nightly'";
+    assert_eq!(cluster.text(seen)?, "f|t|3|4|disk full|3|0");
+    // All three have outlived their retention, and one good backup stays whatever its age.
+    cluster.text("UPDATE backup_history SET finished_at = now() - interval '8 days' WHERE id < 4")?;
+    let spare = "SELECT good_count, expendable_count FROM v_policy_status WHERE policy_name = 'nightly'";
+    assert_eq!(cluster.text(spare)?, "3|2");
+    Ok(())
+}

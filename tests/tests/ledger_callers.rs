@@ -206,6 +206,19 @@ fn a_standby_refuses_to_record_and_says_where_to_go() -> Result<()> {
         standby.text("SELECT backup_type, running_count FROM v_backup_status")?,
         "full|1"
     );
+
+    // Once it is a primary it goes on with the chain, and knows what it was recovered to.
+    cluster.text("CREATE TABLE last_commit ()")?;
+    standby.wait_for("SELECT count(*) FROM pg_class WHERE relname = 'last_commit'", "1")?;
+    standby.promote()?;
+    let failover = "SELECT rpo_seconds > 0 AND rpo_seconds < 600 FROM record_recovery_start('failover'),
+                    LATERAL record_recovery_complete(recovery_id, failure_time => clock_timestamp())";
+    assert_eq!(standby.text(failover)?, "t");
+    // A rehearsal goes on elsewhere, and nothing is known of it here.
+    let drill = "SELECT rpo_seconds IS NULL FROM record_recovery_start('latest', is_drill => true),
+                 LATERAL record_recovery_complete(recovery_id, failure_time => clock_timestamp())";
+    assert_eq!(standby.text(drill)?, "t");
+    assert_eq!(standby.text(VERDICT)?, "t|intact");
     Ok(())
 }
 
@@ -295,5 +308,56 @@ fn sessions_with_other_formats_see_the_same_ledger() -> Result<()> {
     )?;
     assert_eq!(text_in(&mut session, VERDICT)?, "t|intact");
     assert_eq!(cluster.text(VERDICT)?, "t|intact");
+    Ok(())
+}
+
+#[test]
+fn texts_are_kept_as_they_are_in_databases_that_are_not_in_utf_8() -> Result<()> {
+    let cluster = Cluster::start(Settings::new())?;
+    for (database, encoding) in [("latin1", "LATIN1"), ("ascii", "SQL_ASCII"), ("japanese", "EUC_JP")] {
+        cluster.text(&format!(
+            "CREATE DATABASE {database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        ))?;
+        let mut session = cluster.connect_as("postgres", database)?;
+        text_in(&mut session, "CREATE EXTENSION pg_backstop")?;
+        let label = if database == "japanese" {
+            "\u{30d0}\u{30c3}\u{30af}"
+        } else {
+            "na\u{ef}ve"
+        };
+        text_in(
+            &mut session,
+            &format!("INSERT INTO backup_policies (policy_name) VALUES ('{label}')"),
+        )?;
+        let start = format!("SELECT backup_id FROM record_backup_start('full', '/{label}', '{label}', '{label}')");
+        assert_eq!(text_in(&mut session, &start)?, "1", "{encoding}");
+        assert_eq!(
+            text_in(&mut session, "SELECT status FROM record_backup_complete(1)")?,
+            "completed",
+            "{encoding}"
+        );
+        let kept = text_in(&mut session, "SELECT label, backup_path FROM backup_history")?;
+        assert_eq!(kept, format!("{label}|/{label}"), "{encoding}");
+        let refused = refusal_in(&mut session, &format!("SELECT record_backup_start('{label}')"))?;
+        assert_eq!(refused.code().code(), "22023", "{encoding}: {refused}");
+        assert_eq!(text_in(&mut session, VERDICT)?, "t|intact", "{encoding}");
+    }
+    Ok(())
+}
+
+/// A trigger of somebody else's that writes while a function of ours does is past the functions all the same.
+#[test]
+fn what_a_foreign_trigger_changes_meanwhile_is_past_the_functions() -> Result<()> {
+    let cluster = cluster()?;
+    cluster.text("SELECT record_backup_complete(backup_id, 1000) FROM record_backup_start()")?;
+    cluster.text(
+        "CREATE FUNCTION shrink() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN UPDATE public.backup_history SET backup_size_bytes = 1 WHERE id = 1; RETURN NEW; END$$;
+         CREATE TRIGGER shrink AFTER INSERT ON backup_history FOR EACH ROW EXECUTE FUNCTION shrink()",
+    )?;
+    cluster.text("SELECT record_backup_start()")?;
+    let via = "SELECT string_agg(via, ' ' ORDER BY id) FROM ledger_events";
+    assert_eq!(cluster.text(via)?, "function function function sql");
+    assert_eq!(cluster.text("SELECT first_broken FROM verify_ledger()")?, "4");
     Ok(())
 }
