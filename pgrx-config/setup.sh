@@ -213,13 +213,27 @@ need_server_user() {
 }
 
 build_tools() {
-    need_packages gcc make clang libclang-dev pkg-config
+    need_packages gcc make clang libclang-dev libssl-dev pkg-config
     cargo_tool cargo-pgrx "$PGRX_VERSION"
+}
+
+# Cargo knows what it builds of a workspace by its place in the workspace, so that in a shared build cache another checkout's
+# results would pass for this one's. What was built of dependencies stays.
+claim_build_cache() {
+    local target=${CARGO_TARGET_DIR:-} root=${here%/*} member
+    case $target in "$CACHE"/*) ;; *) return 0 ;; esac
+    [ "$(cat "$target/.checkout" 2>/dev/null)" = "$root" ] && return 0
+    for member in pg_backstop tests $(cd "$root/crates" && echo *); do
+        rm -rf "$target"/*/.fingerprint/"$member"-*
+    done
+    mkdir -p "$target"
+    echo "$root" >"$target/.checkout"
 }
 
 main() {
     mkdir -p "$CACHE/build" "$CACHE/pg" "$CACHE/tools" "$CACHE/pgrx"
     chmod 755 "$CACHE"
+    claim_build_cache
     case "${1:-}" in
     --tool)
         # libFuzzer is C++.

@@ -1,6 +1,11 @@
 -- PUBLIC gets nothing. pg_monitor reads every table and view, and calls every function that only reads: those are declared
 -- STABLE or IMMUTABLE, so a function that writes must be VOLATILE. It goes by what belongs to the extension, so that no
 -- object is forgotten.
+
+-- What follows runs as a superuser, and must not run what somebody has put into the extension's schema beforehand. Nothing is
+-- created any more, so no schema needs to come first.
+SET LOCAL search_path TO pg_catalog, pg_temp;
+
 DO $grants$
 DECLARE
     member record;
@@ -31,6 +36,17 @@ BEGIN
         IF member.only_reads THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_monitor', member.name);
         END IF;
+    END LOOP;
+    FOR member IN
+        SELECT type.oid::regtype AS name
+        FROM pg_depend AS part
+        JOIN pg_extension AS extension ON extension.oid = part.refobjid AND extension.extname = 'pg_backstop'
+        JOIN pg_type AS type ON type.oid = part.objid AND part.classid = 'pg_type'::regclass
+        WHERE part.refclassid = 'pg_extension'::regclass AND part.deptype = 'e' AND type.typtype = 'd'
+    LOOP
+        EXECUTE format('REVOKE ALL ON DOMAIN %s FROM PUBLIC', member.name);
+        -- Whoever reads a table may also keep what was read in one of their own.
+        EXECUTE format('GRANT USAGE ON DOMAIN %s TO pg_monitor', member.name);
     END LOOP;
 END
 $grants$;

@@ -4,24 +4,53 @@
 -- No foreign keys: pg_restore --jobs loads the tables of an extension in any order, with their constraints in place. And
 -- history stays as it was when a policy goes. The functions see to it that what they refer to is there.
 --
+-- Operators get operands of the very types that pg_catalog has them for, such as a numeric and 0.0, not 0: else one that
+-- somebody has put into the extension's schema beforehand would fit better, and run with the rights of whoever uses the table.
+--
 -- A column that an upgrade adds to a ledgered table must be NULL in the rows that are there, or their events no longer
 -- describe them.
 
+-- What a column may hold is a domain rather than a CHECK of each table: one list for all tables that have such a column, and
+-- PostgreSQL keeps it parsed, where it parses the CHECKs of a table anew for every statement that writes to it.
+CREATE DOMAIN backstop_backup_type AS text
+    CHECK (VALUE IN ('full', 'incremental', 'differential', 'logical', 'globals'));
+CREATE DOMAIN backstop_backup_method AS text
+    CHECK (VALUE IN ('external', 'pg_basebackup', 'pg_dump', 'pg_dumpall', 'pgbackrest', 'barman', 'wal-g', 'custom'));
+CREATE DOMAIN backstop_backup_status AS text CHECK (VALUE IN ('running', 'completed', 'failed', 'expired'));
+CREATE DOMAIN backstop_verification AS text CHECK (VALUE IN ('unverified', 'passed', 'failed'));
+CREATE DOMAIN backstop_recovery_type AS text
+    CHECK (VALUE IN ('point_in_time', 'lsn', 'xid', 'name', 'immediate', 'latest', 'crash', 'failover'));
+CREATE DOMAIN backstop_recovery_status AS text CHECK (VALUE IN ('running', 'completed', 'failed'));
+CREATE DOMAIN backstop_origin AS text CHECK (VALUE IN ('recorded', 'detected', 'imported', 'scheduled'));
+CREATE DOMAIN backstop_wal_status AS text
+    CHECK (VALUE IN ('pending', 'verified', 'missing', 'corrupt', 'foreign', 'acknowledged'));
+CREATE DOMAIN backstop_wal_problem AS text CHECK (VALUE IN (
+    'missing', 'not_archived', 'missing_history',
+    'empty', 'truncated', 'oversized', 'zeroed', 'bad_page_header', 'bad_page_address', 'bad_record_length',
+    'bad_record_link', 'bad_record_crc', 'decompression_failed', 'content_differs', 'bad_history', 'unreadable',
+    'foreign_system', 'foreign_timeline', 'wrong_segment', 'wrong_segment_size', 'wrong_version'));
+CREATE DOMAIN backstop_timeline AS integer CHECK (VALUE > 0);
+CREATE DOMAIN backstop_count AS bigint CHECK (VALUE >= 0);
+CREATE DOMAIN backstop_seconds AS numeric CHECK (VALUE >= 0.0);
+CREATE DOMAIN backstop_objective AS interval CHECK (VALUE >= interval '0');
+
+-- Written by triggers only; verify_ledger() looks closer than constraints could.
 CREATE TABLE ledger_events (
     id bigint PRIMARY KEY,
     at timestamptz NOT NULL,
     actor text NOT NULL,
     table_name text NOT NULL,
     row_id bigint NOT NULL,
-    operation text NOT NULL CHECK (operation IN ('INSERT', 'UPDATE', 'DELETE')),
-    via text NOT NULL CHECK (via IN ('function', 'sql')),
+    operation text NOT NULL,
+    via text NOT NULL,
     image jsonb NOT NULL,
-    prev_hash bytea CHECK (octet_length(prev_hash) = 32),
-    hash bytea NOT NULL CHECK (octet_length(hash) = 32)
+    prev_hash bytea,
+    hash bytea NOT NULL
 );
 COMMENT ON TABLE ledger_events IS 'append-only chain of every change of backup_policies, backup_history and recovery_history; check it with verify_ledger()';
 COMMENT ON COLUMN ledger_events.id IS 'position in the chain: from 1, without gaps';
 COMMENT ON COLUMN ledger_events.actor IS 'the session user that made the change';
+COMMENT ON COLUMN ledger_events.operation IS 'INSERT, UPDATE or DELETE';
 COMMENT ON COLUMN ledger_events.via IS 'function: through a function of pg_backstop or its worker; sql: past them';
 COMMENT ON COLUMN ledger_events.image IS 'the row after the change (DELETE: before it), without NULLs, in UTC: what ledger_image() makes of it';
 COMMENT ON COLUMN ledger_events.prev_hash IS 'hash of the event before; NULL in the first';
@@ -33,8 +62,8 @@ COMMENT ON COLUMN ledger_events.hash IS 'what ledger_hash() gives for this event
 CREATE FUNCTION ledger_hash(
     prev_hash bytea, id bigint, at timestamptz, actor text, table_name text, row_id bigint, operation text, via text, image jsonb
 ) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE
-RETURN sha256(convert_to(jsonb_build_array(
-    encode(prev_hash, 'hex'), id, (extract(epoch FROM at) * 1000000)::bigint, actor, table_name, row_id, operation, via, image
+RETURN pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.jsonb_build_array(
+    pg_catalog.encode(prev_hash, 'hex'), id, (extract(epoch FROM at) * 1000000.0)::bigint, actor, table_name, row_id, operation, via, image
 )::text, 'UTF8'));
 COMMENT ON FUNCTION ledger_hash(bytea, bigint, timestamptz, text, text, bigint, text, text, jsonb) IS
     'SHA-256 that chains an event of the ledger to the one before it';
@@ -42,21 +71,19 @@ COMMENT ON FUNCTION ledger_hash(bytea, bigint, timestamptz, text, text, bigint, 
 CREATE TABLE backup_policies (
     id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
     policy_name text NOT NULL UNIQUE CHECK (policy_name <> ''),
-    backup_type text NOT NULL DEFAULT 'full'
-        CHECK (backup_type IN ('full', 'incremental', 'differential', 'logical', 'globals')),
-    method text NOT NULL DEFAULT 'external'
-        CHECK (method IN ('external', 'pg_basebackup', 'pg_dump', 'pg_dumpall', 'pgbackrest', 'barman', 'wal-g', 'custom')),
+    backup_type backstop_backup_type NOT NULL DEFAULT 'full',
+    method backstop_backup_method NOT NULL DEFAULT 'external',
     schedule_cron text,
     retention_days integer NOT NULL DEFAULT 30 CHECK (retention_days >= 0),
     min_backups integer NOT NULL DEFAULT 2 CHECK (min_backups >= 0),
     database_name text,
     destination text,
     options jsonb NOT NULL DEFAULT '{}',
-    target_rpo interval CHECK (target_rpo >= interval '0'),
-    target_rto interval CHECK (target_rto >= interval '0'),
+    target_rpo backstop_objective,
+    target_rto backstop_objective,
     drill_cron text,
     enabled boolean NOT NULL DEFAULT true,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     last_event_id bigint NOT NULL
 );
 COMMENT ON TABLE backup_policies IS 'what should be backed up when, and how much loss and downtime is allowed';
@@ -70,33 +97,31 @@ COMMENT ON COLUMN backup_policies.last_event_id IS 'the ledger event that descri
 CREATE TABLE backup_history (
     id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
     policy_id bigint,
-    backup_type text NOT NULL
-        CHECK (backup_type IN ('full', 'incremental', 'differential', 'logical', 'globals')),
-    method text NOT NULL DEFAULT 'external'
-        CHECK (method IN ('external', 'pg_basebackup', 'pg_dump', 'pg_dumpall', 'pgbackrest', 'barman', 'wal-g', 'custom')),
+    backup_type backstop_backup_type NOT NULL,
+    method backstop_backup_method NOT NULL DEFAULT 'external',
     label text,
     system_identifier bigint,
-    timeline_id integer CHECK (timeline_id > 0),
+    timeline_id backstop_timeline,
     start_lsn pg_lsn,
     end_lsn pg_lsn,
     start_wal_file text,
     end_wal_file text,
     parent_id bigint,
     backup_path text,
-    backup_size_bytes bigint CHECK (backup_size_bytes >= 0),
-    wal_bytes bigint CHECK (wal_bytes >= 0),
-    file_count bigint CHECK (file_count >= 0),
-    duration_seconds numeric CHECK (duration_seconds >= 0),
-    status text NOT NULL DEFAULT 'running' CHECK (status IN ('running', 'completed', 'failed', 'expired')),
+    backup_size_bytes backstop_count,
+    wal_bytes backstop_count,
+    file_count backstop_count,
+    duration_seconds backstop_seconds,
+    status backstop_backup_status NOT NULL DEFAULT 'running',
     error text,
-    verification text NOT NULL DEFAULT 'unverified' CHECK (verification IN ('unverified', 'passed', 'failed')),
+    verification backstop_verification NOT NULL DEFAULT 'unverified',
     verified_at timestamptz,
     verification_detail jsonb,
     manifest_sha256 text,
-    origin text NOT NULL DEFAULT 'recorded' CHECK (origin IN ('recorded', 'detected', 'imported', 'scheduled')),
-    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    origin backstop_origin NOT NULL DEFAULT 'recorded',
+    started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     finished_at timestamptz,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     backup_history_file text,
     last_event_id bigint NOT NULL,
     CHECK (start_lsn <= end_lsn)
@@ -119,28 +144,27 @@ CREATE INDEX backup_history_lsn ON backup_history (timeline_id, start_lsn);
 
 CREATE TABLE recovery_history (
     id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
-    recovery_type text NOT NULL
-        CHECK (recovery_type IN ('point_in_time', 'lsn', 'xid', 'name', 'immediate', 'latest', 'crash', 'failover')),
-    origin text NOT NULL DEFAULT 'recorded' CHECK (origin IN ('recorded', 'detected', 'imported', 'scheduled')),
+    recovery_type backstop_recovery_type NOT NULL,
+    origin backstop_origin NOT NULL DEFAULT 'recorded',
     is_drill boolean NOT NULL DEFAULT false,
     backup_id bigint,
     target_time timestamptz,
     target_lsn pg_lsn,
     target_name text,
     target_xid bigint CHECK (target_xid > 0),
-    target_timeline integer CHECK (target_timeline > 0),
-    start_time timestamptz NOT NULL DEFAULT clock_timestamp(),
+    target_timeline backstop_timeline,
+    start_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     end_time timestamptz,
-    duration_seconds numeric CHECK (duration_seconds >= 0),
-    restore_seconds numeric CHECK (restore_seconds >= 0),
-    replay_seconds numeric CHECK (replay_seconds >= 0),
-    wal_replayed_bytes bigint CHECK (wal_replayed_bytes >= 0),
+    duration_seconds backstop_seconds,
+    restore_seconds backstop_seconds,
+    replay_seconds backstop_seconds,
+    wal_replayed_bytes backstop_count,
     failure_time timestamptz,
     recovered_to_time timestamptz,
     recovered_to_lsn pg_lsn,
-    status text NOT NULL DEFAULT 'running' CHECK (status IN ('running', 'completed', 'failed')),
-    rto_seconds numeric CHECK (rto_seconds >= 0),
-    rpo_seconds numeric CHECK (rpo_seconds >= 0),
+    status backstop_recovery_status NOT NULL DEFAULT 'running',
+    rto_seconds backstop_seconds,
+    rpo_seconds backstop_seconds,
     checks jsonb,
     error text,
     last_event_id bigint NOT NULL
@@ -156,27 +180,23 @@ COMMENT ON COLUMN recovery_history.last_event_id IS 'the ledger event that descr
 
 CREATE TABLE wal_archive (
     segment_name text PRIMARY KEY,
-    timeline_id integer CHECK (timeline_id > 0),
+    timeline_id backstop_timeline,
     start_lsn pg_lsn,
     end_lsn pg_lsn,
-    status text NOT NULL CHECK (status IN ('pending', 'verified', 'missing', 'corrupt', 'foreign', 'acknowledged')),
-    problem text CHECK (problem IN (
-        'missing', 'not_archived', 'missing_history',
-        'empty', 'truncated', 'oversized', 'zeroed', 'bad_page_header', 'bad_page_address', 'bad_record_length',
-        'bad_record_link', 'bad_record_crc', 'decompression_failed', 'content_differs', 'bad_history', 'unreadable',
-        'foreign_system', 'foreign_timeline', 'wrong_segment', 'wrong_segment_size', 'wrong_version')),
+    status backstop_wal_status NOT NULL,
+    problem backstop_wal_problem,
     detail text,
     stored_path text,
-    stored_bytes bigint CHECK (stored_bytes >= 0),
+    stored_bytes backstop_count,
     sha256 text,
     first_commit_at timestamptz,
     last_commit_at timestamptz,
-    commit_count bigint CHECK (commit_count >= 0),
-    first_seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    commit_count backstop_count,
+    first_seen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     verified_at timestamptz,
     stored_changed_at timestamptz,
     handover bytea,
-    record_count bigint CHECK (record_count >= 0)
+    record_count backstop_count
 );
 COMMENT ON TABLE wal_archive IS 'one row for each archived segment, timeline history and backup history file: what verification found';
 COMMENT ON COLUMN wal_archive.start_lsn IS 'NULL for a timeline history file';
@@ -192,7 +212,7 @@ CREATE TABLE restore_points (
     name text NOT NULL,
     lsn pg_lsn NOT NULL,
     created_at timestamptz NOT NULL,
-    timeline_id integer NOT NULL CHECK (timeline_id > 0),
+    timeline_id backstop_timeline NOT NULL,
     segment_name text NOT NULL,
     PRIMARY KEY (timeline_id, lsn)
 );
@@ -203,7 +223,7 @@ CREATE INDEX restore_points_segment ON restore_points (segment_name);
 
 -- Unlogged: what a crash takes is not worth WAL on a cluster whose WAL is being watched.
 CREATE UNLOGGED TABLE recovery_samples (
-    sampled_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sampled_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     rpo_seconds numeric,
     rpo_bytes bigint,
     predicted_rto_seconds numeric,
@@ -218,12 +238,12 @@ COMMENT ON TABLE recovery_samples IS 'how well the cluster was protected, one ro
 CREATE INDEX recovery_samples_time ON recovery_samples (sampled_at);
 
 -- Everything but the samples goes through pg_dump, sequences with their values.
-SELECT pg_extension_config_dump('ledger_events', '');
-SELECT pg_extension_config_dump('backup_policies', '');
-SELECT pg_extension_config_dump('backup_policies_id_seq', '');
-SELECT pg_extension_config_dump('backup_history', '');
-SELECT pg_extension_config_dump('backup_history_id_seq', '');
-SELECT pg_extension_config_dump('recovery_history', '');
-SELECT pg_extension_config_dump('recovery_history_id_seq', '');
-SELECT pg_extension_config_dump('wal_archive', '');
-SELECT pg_extension_config_dump('restore_points', '');
+SELECT pg_catalog.pg_extension_config_dump('ledger_events', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_policies', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_policies_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_history', '');
+SELECT pg_catalog.pg_extension_config_dump('backup_history_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('recovery_history', '');
+SELECT pg_catalog.pg_extension_config_dump('recovery_history_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('wal_archive', '');
+SELECT pg_catalog.pg_extension_config_dump('restore_points', '');

@@ -8,6 +8,7 @@ use crate::{settings, shmem};
 use archive::listing;
 use chrono::{DateTime, Utc};
 use recovery::{Archiver, Facts, OldestCommit, Survey, Verdict, WorkerFact, assess, survey};
+use wal::Lsn;
 
 /// What can be said now.
 pub struct Assessment {
@@ -55,12 +56,22 @@ impl Assessment {
     /// Where a search for the oldest commit that would be lost begins; none where nothing protects, or on a standby.
     pub fn exposure(&self, server: &Server) -> Option<Exposure> {
         let protected = self.survey.protection.protected.filter(|_| !server.standby)?;
-        Some(Exposure::after(server, protected))
+        Some(search_after(server, protected))
     }
 
     /// The verdict, given the oldest commit that would be lost.
     pub fn judge(&self, oldest: &OldestCommit) -> Verdict {
         assess(&self.facts, &self.survey, oldest)
+    }
+}
+
+/// A search for commits of others behind `from`, which begins behind what the worker has searched already.
+pub fn search_after(server: &Server, from: Lsn) -> Exposure {
+    match shmem::read() {
+        Some(status) if (status.clear_from..=status.clear_to).contains(&from.0) => {
+            Exposure::resumed(server, from, Lsn(status.clear_to))
+        }
+        _ => Exposure::after(server, from),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::catalog::detection::{self, Detected};
 use crate::error::Result;
 use crate::server::Server;
+use chrono::{Datelike, NaiveDateTime};
 use wal::{BackupHistory, TimelineHistory};
 
 /// Makes the ledger know of the backup that `file` tells of. Needs a transaction.
@@ -17,7 +18,8 @@ pub fn record(server: &Server, history: &TimelineHistory, file: &str, backup: &B
     }
     detection::record(&Detected {
         file: file.to_owned(),
-        label: backup.label.clone(),
+        // What the file holds is outside data, and text in PostgreSQL holds no zero byte.
+        label: backup.label.replace('\0', "\u{FFFD}"),
         backup_type: if backup.incremental_from.is_some() {
             "incremental"
         } else {
@@ -28,8 +30,16 @@ pub fn record(server: &Server, history: &TimelineHistory, file: &str, backup: &B
         end: backup.stop_lsn.0,
         start_wal_file: backup.start_wal_file.clone(),
         end_wal_file: backup.stop_wal_file.clone(),
-        started_at: backup.start_time.clone(),
-        finished_at: backup.stop_time.clone(),
+        started_at: backup.start_time.as_deref().and_then(moment),
+        finished_at: backup.stop_time.as_deref().and_then(moment),
         parent_start: backup.incremental_from.map(|(lsn, _)| lsn.0),
     })
+}
+
+/// The date and time of day that `text` begins with, if PostgreSQL can read them too: an error in SQL would take the whole look
+/// at the archive with it, for the sake of one damaged file.
+fn moment(text: &str) -> Option<String> {
+    let text = text.get(..19)?;
+    let moment = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S").ok()?;
+    (moment.year() > 0).then(|| text.to_owned())
 }

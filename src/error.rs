@@ -22,6 +22,12 @@ pub enum Error {
         /// The SQL function that was called.
         function: &'static str,
     },
+    /// A write in a transaction that may not.
+    #[error("cannot execute {function}() in a read-only transaction")]
+    ReadOnlyTransaction {
+        /// The SQL function that was called.
+        function: &'static str,
+    },
     /// An argument that must have a value is NULL.
     #[error("{argument} must not be null")]
     NullArgument {
@@ -57,6 +63,14 @@ pub enum Error {
         name: String,
         /// The policies that exist, for the hint.
         known: Vec<String>,
+    },
+    /// A row that others see, and that the caller's transaction began too early to see.
+    #[error("could not serialize access to {kind} {key}")]
+    StaleSnapshot {
+        /// What it is: `backup`, `recovery`.
+        kind: &'static str,
+        /// Its key as the caller gave it.
+        key: i64,
     },
     /// A row is not in the state that the call needs.
     #[error("{message}")]
@@ -145,11 +159,14 @@ impl Error {
             Self::OtherVersion { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Server(_) => PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
             Self::NotInstalled | Self::UnknownPolicy { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            Self::InRecovery { .. } => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            Self::InRecovery { .. } | Self::ReadOnlyTransaction { .. } => {
+                PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION
+            }
             Self::NullArgument { .. } => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Self::InvalidArgument { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             // What PL/pgSQL's SELECT INTO STRICT raises, so that callers there may use WHEN no_data_found.
             Self::NotFound { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            Self::StaleSnapshot { .. } => PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
             Self::WrongState { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::LedgerIsAppendOnly { .. } => PgSqlErrorCode::ERRCODE_RESTRICT_VIOLATION,
             Self::NotTheTrigger { .. } => PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
@@ -164,6 +181,7 @@ impl Error {
             Self::InRecovery { .. } => {
                 Some("This server is a standby or is still recovering, so it cannot write its ledger.".into())
             }
+            Self::ReadOnlyTransaction { .. } => Some("It writes to the tables of the extension.".into()),
             Self::NotFound { kind, key, .. } => Some(format!("No {kind} with the id {key} is in the ledger.")),
             Self::UnknownPolicy { name, .. } => {
                 Some(format!("No row of backup_policies has the policy_name \"{name}\"."))
@@ -180,9 +198,13 @@ impl Error {
             Self::InRecovery { .. } => {
                 Some("Run it on the primary: the row then reaches this server by replication.".into())
             }
+            Self::ReadOnlyTransaction { .. } => {
+                Some("Begin a transaction that is READ WRITE; see also default_transaction_read_only.".into())
+            }
             Self::NullArgument { hint, .. } | Self::InvalidArgument { hint, .. } | Self::WrongState { hint, .. } => {
                 Some(hint.clone())
             }
+            Self::StaleSnapshot { .. } => Some("Try again in a new transaction.".into()),
             Self::NotFound { hint, .. } | Self::LedgerIsAppendOnly { hint, .. } => Some((*hint).into()),
             Self::UnknownPolicy { known, .. } if known.is_empty() => {
                 Some("There is no policy yet: insert one into backup_policies, or leave policy_name out.".into())

@@ -115,6 +115,7 @@ impl Server {
 /// How far local WAL has been searched for the first commit after `protected`, from one measurement to the next.
 pub struct Exposure {
     protected: Lsn,
+    clear_to: Lsn,
     scanner: CommitScanner,
 }
 
@@ -124,10 +125,21 @@ impl Exposure {
 
     /// A search from `protected` on.
     pub fn after(server: &Server, protected: Lsn) -> Self {
+        Self::resumed(server, protected, protected)
+    }
+
+    /// A search from `protected` on, of which everything up to `clear_to`, the end of a record, is known to hold nothing.
+    pub fn resumed(server: &Server, protected: Lsn, clear_to: Lsn) -> Self {
         Self {
             protected,
-            scanner: CommitScanner::new(&server.format, protected),
+            clear_to,
+            scanner: CommitScanner::new(&server.format, clear_to),
         }
+    }
+
+    /// The end of the last record up to which nothing was found.
+    pub fn clear_to(&self) -> Lsn {
+        self.clear_to
     }
 
     /// The position after which commits count.
@@ -151,8 +163,13 @@ impl Exposure {
                 .map_err(|error| Error::server_file(&server.wal_path(""), error))?;
             match progress {
                 ScanProgress::Found(commit) => return Ok(Some(commit)),
-                ScanProgress::UpTo { more: false, .. } => return Ok(None),
-                ScanProgress::UpTo { more: true, .. } => between(),
+                ScanProgress::UpTo { lsn, more } => {
+                    self.clear_to = lsn;
+                    if !more {
+                        return Ok(None);
+                    }
+                    between();
+                }
             }
         }
     }

@@ -133,6 +133,9 @@ pub fn define(preloading: bool) {
         GucContext::Sighup,
         GucFlags::UNIT_MIN,
     );
+    // A misspelt setting is worth a warning, and no value that anybody may set.
+    // SAFETY: a zero-terminated constant; all settings of the prefix are defined above.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"pg_backstop".as_ptr()) };
 }
 
 /// Refuses a value that names no place, with the reason as the error's detail (`GUC_check_errdetail` in guc.h).

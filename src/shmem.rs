@@ -67,8 +67,14 @@ pub struct WorkerStatus {
     pub archive_source: heapless::String<512>,
     /// Why the last tick failed; empty when it did not.
     pub last_error: heapless::String<1024>,
+    /// From here, as a position in the WAL, ...
+    pub clear_from: u64,
+    /// ... to here, the end of a record, the worker found no commit but its own. Archived WAL may be gone from pg_wal.
+    pub clear_to: u64,
     /// False after `stop_worker()`: the launcher then starts none.
     pub stop_requested: bool,
+    /// True after `start_worker()`, until the launcher has seen it: it then starts one without further delay.
+    pub start_requested: bool,
     /// Process id of the launcher, which a request to start has to wake.
     pub launcher_pid: i32,
 }
@@ -96,6 +102,18 @@ pub fn read() -> Option<WorkerStatus> {
 pub fn update(change: impl FnOnce(&mut WorkerStatus)) {
     if is_reserved() {
         change(&mut STATUS.exclusive());
+    }
+}
+
+/// Makes the launcher look at once whether a worker is wanted.
+pub fn wake_launcher(status: &WorkerStatus) {
+    // SAFETY: NULL where no process of this server has that id; the latch stays valid while the server runs, and setting it
+    // only wakes (logicalrep_worker_wakeup_ptr() in replication/logical/launcher.c).
+    unsafe {
+        let process = pg_sys::BackendPidGetProc(status.launcher_pid);
+        if !process.is_null() {
+            pg_sys::SetLatch(&raw mut (*process).procLatch);
+        }
     }
 }
 

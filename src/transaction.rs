@@ -14,6 +14,9 @@ pub fn in_transaction<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
+        // A commit record with an origin carries this time too, and logical decoding and commit timestamps on a standby take it
+        // for the commit's own (xactdesc.c, decode.c). PostgreSQL would leave there the time of the commit before.
+        pg_sys::replorigin_session_origin_timestamp = pg_sys::GetCurrentTimestamp();
     }
     let result = caught(|| {
         // SAFETY: a transaction is open.

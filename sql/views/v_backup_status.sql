@@ -4,7 +4,7 @@ SELECT
     types.backup_type,
     good.id AS last_good_id,
     good.finished_at AS last_good_at,
-    clock_timestamp() - good.finished_at AS last_good_age,
+    pg_catalog.clock_timestamp() - good.finished_at AS last_good_age,
     good.backup_size_bytes AS last_good_size_bytes,
     good.duration_seconds AS last_good_duration_seconds,
     good.backup_path AS last_good_path,
@@ -25,11 +25,11 @@ FROM (
 LEFT JOIN (
     SELECT
         backup_type,
-        count(*) FILTER (WHERE status = 'running') AS running,
-        min(started_at) FILTER (WHERE status = 'running') AS running_since,
-        count(*) FILTER (WHERE status = 'completed') AS completed,
-        count(*) FILTER (WHERE status = 'failed') AS failed,
-        sum(backup_size_bytes) FILTER (WHERE status = 'completed') AS total_size_bytes
+        pg_catalog.count(*) FILTER (WHERE status = 'running') AS running,
+        pg_catalog.min(started_at) FILTER (WHERE status = 'running') AS running_since,
+        pg_catalog.count(*) FILTER (WHERE status = 'completed') AS completed,
+        pg_catalog.count(*) FILTER (WHERE status = 'failed') AS failed,
+        pg_catalog.sum(backup_size_bytes) FILTER (WHERE status = 'completed') AS total_size_bytes
     FROM backup_history
     GROUP BY backup_type
 ) AS counts USING (backup_type)

@@ -9,18 +9,18 @@ SELECT
     policy.enabled,
     good.id AS last_good_id,
     good.finished_at AS last_good_at,
-    clock_timestamp() - good.finished_at AS last_good_age,
+    pg_catalog.clock_timestamp() - good.finished_at AS last_good_age,
     failed.id AS last_failed_id,
     failed.finished_at AS last_failed_at,
     failed.error AS last_failed_error,
     coalesce(counts.running, 0) AS running_count,
     policy.schedule_cron,
     due.next_due,
-    policy.enabled AND coalesce(due.next_due < clock_timestamp(), false) AS overdue,
+    policy.enabled AND coalesce(due.next_due < pg_catalog.clock_timestamp(), false) AS overdue,
     policy.drill_cron,
     drill.last_drill_at,
     due.drill_due,
-    policy.enabled AND coalesce(due.drill_due < clock_timestamp(), false) AS drill_overdue,
+    policy.enabled AND coalesce(due.drill_due < pg_catalog.clock_timestamp(), false) AS drill_overdue,
     policy.retention_days,
     policy.min_backups,
     coalesce(counts.good, 0) AS good_count,
@@ -28,11 +28,11 @@ SELECT
 FROM backup_policies AS policy
 LEFT JOIN LATERAL (
     SELECT
-        count(*) FILTER (WHERE backup.status = 'running') AS running,
-        count(*) FILTER (WHERE backup.status = 'completed' AND backup.verification <> 'failed') AS good,
-        count(*) FILTER (
+        pg_catalog.count(*) FILTER (WHERE backup.status = 'running') AS running,
+        pg_catalog.count(*) FILTER (WHERE backup.status = 'completed' AND backup.verification <> 'failed') AS good,
+        pg_catalog.count(*) FILTER (
             WHERE backup.status = 'completed' AND backup.verification <> 'failed'
-                AND backup.finished_at < clock_timestamp() - make_interval(days => policy.retention_days)
+                AND backup.finished_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(days => policy.retention_days)
         ) AS outlived
     FROM backup_history AS backup
     WHERE backup.policy_id = policy.id
@@ -54,7 +54,7 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS failed ON true
 LEFT JOIN LATERAL (
-    SELECT max(recovery.start_time) AS last_drill_at
+    SELECT pg_catalog.max(recovery.start_time) AS last_drill_at
     FROM recovery_history AS recovery
     JOIN backup_history AS backup ON backup.id = recovery.backup_id
     WHERE backup.policy_id = policy.id AND recovery.is_drill AND recovery.status = 'completed'

@@ -2,18 +2,18 @@
 CREATE VIEW v_rto_rpo_monitoring AS
 SELECT
     recovery_type,
-    round(avg(rto_seconds) FILTER (WHERE status = 'completed'), 3) AS avg_rto_seconds,
-    round(avg(rpo_seconds) FILTER (WHERE status = 'completed'), 3) AS avg_rpo_seconds,
-    min(rto_seconds) FILTER (WHERE status = 'completed') AS min_rto_seconds,
-    max(rto_seconds) FILTER (WHERE status = 'completed') AS max_rto_seconds,
-    count(*) FILTER (WHERE status = 'completed') AS recovery_count,
-    max(rpo_seconds) FILTER (WHERE status = 'completed') AS max_rpo_seconds,
-    count(*) FILTER (WHERE status = 'completed' AND rpo_seconds IS NULL) AS unknown_rpo_count,
-    count(*) FILTER (WHERE status = 'completed' AND is_drill) AS drill_count,
-    count(*) FILTER (WHERE status = 'failed') AS failed_count,
-    count(*) FILTER (WHERE status = 'running') AS running_count,
-    max(end_time) FILTER (WHERE status = 'completed') AS last_completed_at,
-    max(end_time) FILTER (WHERE status = 'failed') AS last_failed_at
+    pg_catalog.round(pg_catalog.avg(rto_seconds) FILTER (WHERE status = 'completed'), 3) AS avg_rto_seconds,
+    pg_catalog.round(pg_catalog.avg(rpo_seconds) FILTER (WHERE status = 'completed'), 3) AS avg_rpo_seconds,
+    pg_catalog.min(rto_seconds) FILTER (WHERE status = 'completed') AS min_rto_seconds,
+    pg_catalog.max(rto_seconds) FILTER (WHERE status = 'completed') AS max_rto_seconds,
+    pg_catalog.count(*) FILTER (WHERE status = 'completed') AS recovery_count,
+    pg_catalog.max(rpo_seconds) FILTER (WHERE status = 'completed') AS max_rpo_seconds,
+    pg_catalog.count(*) FILTER (WHERE status = 'completed' AND rpo_seconds IS NULL) AS unknown_rpo_count,
+    pg_catalog.count(*) FILTER (WHERE status = 'completed' AND is_drill) AS drill_count,
+    pg_catalog.count(*) FILTER (WHERE status = 'failed') AS failed_count,
+    pg_catalog.count(*) FILTER (WHERE status = 'running') AS running_count,
+    pg_catalog.max(end_time) FILTER (WHERE status = 'completed') AS last_completed_at,
+    pg_catalog.max(end_time) FILTER (WHERE status = 'failed') AS last_failed_at
 FROM recovery_history
 GROUP BY recovery_type;
 COMMENT ON VIEW v_rto_rpo_monitoring IS 'what recoveries and rehearsals took and lost, for each type of recovery';

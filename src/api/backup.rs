@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 use super::argument;
 use super::server::{self, WalPosition};
 use super::storage;
-use crate::catalog::{PgLsn, backup, ledger};
+use crate::catalog::{PgLsn, Scope, backup, ledger};
 use crate::error::{Error, Result};
 use crate::settings;
 
@@ -38,8 +38,8 @@ fn start(
 ) -> Result<(i64, PgLsn)> {
     server::require_primary("record_backup_start")?;
     let backup_type = argument::one_of("backup_type", backup_type, &BACKUP_TYPES)?;
+    let _scope = Scope::enter()?;
     ledger::lock_chain()?;
-    fail_abandoned_backups(settings::running_backup_timeout())?;
     let policy = match policy_name {
         None => None,
         Some(name) => match backup::policy(name)? {
@@ -53,7 +53,9 @@ fn start(
         },
     };
     let position = WalPosition::now();
-    let id = backup::start(&backup::Started {
+    let timeout = settings::running_backup_timeout();
+    let abandoned_before = abandoned_before(timeout)?;
+    let (id, others_are_abandoned) = backup::start(&backup::Started {
         policy,
         backup_type,
         label,
@@ -62,7 +64,11 @@ fn start(
         timeline: position.timeline()?,
         start_lsn: position.lsn,
         start_wal_file: &position.file_of_next_byte()?,
+        abandoned_before,
     })?;
+    if others_are_abandoned {
+        backup::fail_abandoned(abandoned_before, seconds(timeout))?;
+    }
     Ok((id, position.lsn))
 }
 
@@ -95,17 +101,14 @@ fn complete(
     argument::size("backup_size_bytes", size_bytes)?;
     argument::not_negative("duration_seconds", duration_seconds.as_ref())?;
     argument::error_goes_with_failure(status, error)?;
-    let known = backup::known(id)?.ok_or(Error::NotFound {
-        kind: "backup",
-        key: id,
-        hint: SEE_HISTORY,
-    })?;
-    require_running(id, status, &known)?;
-
+    let _scope = Scope::enter()?;
     let completed = status == "completed";
-    let (size_bytes, file_count) = match (size_bytes, &known.path) {
-        (None, Some(path)) if completed => measure(path),
-        _ => (size_bytes, None),
+    let (size_bytes, file_count) = if completed && size_bytes.is_none() {
+        let known = backup::known(id)?.ok_or_else(|| not_found(id))?;
+        require_running(id, status, &known)?;
+        known.path.as_deref().map_or((None, None), measure)
+    } else {
+        (size_bytes, None)
     };
     ledger::lock_chain()?;
     let position = completed.then(WalPosition::now);
@@ -119,20 +122,26 @@ fn complete(
         duration_seconds,
         end_lsn: position.as_ref().map(|position| position.lsn),
         end_wal_file: end_wal_file.as_deref(),
+        at: server::now_with_time_zone()?,
     })?;
     if !ended {
-        // Another session was faster, after the look above.
-        let known = backup::known_now(id)?.ok_or(Error::NotFound {
+        // It never was, or another session was faster.
+        let known = backup::known_now(id)?.ok_or_else(|| not_found(id))?;
+        require_running(id, status, &known)?;
+        return Err(Error::StaleSnapshot {
             kind: "backup",
             key: id,
-            hint: SEE_HISTORY,
-        })?;
-        require_running(id, status, &known)?;
-        return Err(Error::UnexpectedAnswer {
-            what: "one changed backup",
         });
     }
     Ok((id, status.to_owned()))
+}
+
+fn not_found(id: i64) -> Error {
+    Error::NotFound {
+        kind: "backup",
+        key: id,
+        hint: SEE_HISTORY,
+    }
 }
 
 /// Bytes and files at the backup's path; nothing, and a notice, where it cannot be looked at.
@@ -175,14 +184,21 @@ fn require_running(id: i64, wanted: &str, known: &backup::Known) -> Result<()> {
 ///
 /// Writes nothing where there are none. Needs a transaction on a primary.
 pub fn fail_abandoned_backups(timeout: Duration) -> Result<u64> {
-    let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
-    let bound = server::started_at().max(server::now().saturating_sub(seconds.saturating_mul(1_000_000)));
-    let bound = TimestampWithTimeZone::try_from(bound).map_err(|_| Error::UnexpectedAnswer {
-        what: "a time on the clock",
-    })?;
+    let _scope = Scope::enter()?;
+    let bound = abandoned_before(timeout)?;
     if !backup::any_running_since_before(bound)? {
         return Ok(0);
     }
     ledger::lock_chain()?;
-    backup::fail_abandoned(bound, seconds)
+    backup::fail_abandoned(bound, seconds(timeout))
+}
+
+/// A running backup that began before this is abandoned.
+fn abandoned_before(timeout: Duration) -> Result<TimestampWithTimeZone> {
+    let timed_out = server::now().saturating_sub(seconds(timeout).saturating_mul(1_000_000));
+    server::with_time_zone(server::started_at().max(timed_out))
+}
+
+fn seconds(timeout: Duration) -> i64 {
+    i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX)
 }

@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 
 use super::argument;
 use super::server;
-use crate::catalog::{PgLsn, backup, ledger, recovery};
+use crate::catalog::{PgLsn, Scope, backup, ledger, recovery};
 use crate::error::{Error, Result};
 
 const RECOVERY_TYPES: [&str; 8] = [
@@ -68,6 +68,7 @@ fn start(recovery: &recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone
             hint: SEE_BACKUPS,
         });
     }
+    let _scope = Scope::enter()?;
     ledger::lock_chain()?;
     recovery::start(recovery)
 }
@@ -110,7 +111,7 @@ fn require_fitting_target(recovery: &recovery::Started<'_>) -> Result<()> {
         (Some(wanted), None) => Err(Error::invalid(
             format!("recovery type {kind} needs a {wanted}"),
             format!("A recovery of type {kind} ends at its {wanted}."),
-            format!("Pass {wanted} => …, or 'latest' for a recovery to the end of the WAL."),
+            format!("Pass {wanted} => ..., or 'latest' for a recovery to the end of the WAL."),
         )),
         (None, Some(given)) => Err(Error::invalid(
             format!("recovery type {kind} does not go with {given}"),
@@ -184,6 +185,7 @@ fn complete(mut recovery: recovery::Ended<'_>) -> Result<(Option<AnyNumeric>, Op
             argument::finite(name, time)?;
         }
     }
+    let _scope = Scope::enter()?;
     let known = recovery::known(recovery.id)?.ok_or_else(|| not_found(recovery.id))?;
     require_running(recovery.id, &known)?;
     // A rehearsal goes on elsewhere: what this server last replayed has nothing to do with it.
@@ -195,8 +197,9 @@ fn complete(mut recovery: recovery::Ended<'_>) -> Result<(Option<AnyNumeric>, Op
     // Another session was faster, after the look above.
     let known = recovery::known_now(recovery.id)?.ok_or_else(|| not_found(recovery.id))?;
     require_running(recovery.id, &known)?;
-    Err(Error::UnexpectedAnswer {
-        what: "one changed recovery",
+    Err(Error::StaleSnapshot {
+        kind: "recovery",
+        key: recovery.id,
     })
 }
 

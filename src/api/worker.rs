@@ -25,14 +25,12 @@ fn start() -> Result<bool> {
     };
     shmem::update(|status| {
         status.stop_requested = false;
+        status.start_requested = true;
         if status.state == WorkerState::Stopped {
             status.state = WorkerState::Waiting;
         }
     });
-    if status.launcher_pid > 0 {
-        // SAFETY: SIGUSR1 sets the latch of a PostgreSQL process, and does nothing else by itself.
-        unsafe { libc::kill(status.launcher_pid, libc::SIGUSR1) };
-    }
+    shmem::wake_launcher(&status);
     Ok(status.pid == 0)
 }
 

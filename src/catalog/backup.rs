@@ -57,17 +57,19 @@ pub struct Started<'a> {
     pub start_lsn: PgLsn,
     /// The segment that holds `start_lsn`.
     pub start_wal_file: &'a str,
+    /// Running backups that began before it are abandoned.
+    pub abandoned_before: TimestampWithTimeZone,
 }
 
 static START: Statement = Statement::new(
     "INSERT INTO @extschema@.backup_history
          (policy_id, backup_type, method, label, system_identifier, timeline_id, start_lsn, start_wal_file, backup_path)
      VALUES ($1, $2, coalesce($3, 'external'), $4, $5, $6, $7, $8, $9)
-     RETURNING id",
+     RETURNING id, EXISTS (SELECT FROM @extschema@.backup_history AS other WHERE other.status = 'running' AND other.started_at < $10)",
 );
 
-/// Records a running backup and returns its id.
-pub fn start(backup: &Started<'_>) -> Result<i64> {
+/// Records a running backup, and returns its id and whether others are abandoned.
+pub fn start(backup: &Started<'_>) -> Result<(i64, bool)> {
     let args = [
         backup.policy.as_ref().map(|policy| policy.id).into(),
         backup.backup_type.into(),
@@ -78,8 +80,15 @@ pub fn start(backup: &Started<'_>) -> Result<i64> {
         backup.start_lsn.into(),
         backup.start_wal_file.into(),
         backup.path.into(),
+        backup.abandoned_before.into(),
     ];
-    START.write(&args, |rows| rows.one("the backup's id")?.need(1, "the backup's id"))
+    START.write(&args, |rows| {
+        let row = rows.one("the backup's id")?;
+        Ok((
+            row.need(1, "the backup's id")?,
+            row.need(2, "whether backups are abandoned")?,
+        ))
+    })
 }
 
 /// What completing a backup needs to know of it.
@@ -148,22 +157,24 @@ pub struct Ended<'a> {
     pub end_lsn: Option<PgLsn>,
     /// The segment that holds the last byte before `end_lsn`.
     pub end_wal_file: Option<&'a str>,
+    /// When.
+    pub at: TimestampWithTimeZone,
 }
 
 // What the archive has told of the backup meanwhile is exact, so it stays.
 static END: Statement = Statement::new(
     "UPDATE @extschema@.backup_history
      SET status = $2, error = $3, backup_size_bytes = $4, file_count = $5,
-         duration_seconds = coalesce($6, round(extract(epoch FROM clock.now - started_at), 3)),
+         duration_seconds = coalesce($6, round(greatest(extract(epoch FROM $9 - started_at), 0), 3)),
          end_lsn = coalesce(end_lsn, $7),
          end_wal_file = CASE WHEN end_lsn IS NULL THEN $8 ELSE end_wal_file END,
          wal_bytes = (coalesce(end_lsn, $7) - start_lsn)::bigint,
-         finished_at = clock.now
-     FROM (SELECT clock_timestamp() AS now) AS clock
-     WHERE id = $1 AND status = 'running'",
+         finished_at = $9
+     WHERE id = $1 AND status = 'running' AND ($2 <> 'completed' OR started_at >= pg_postmaster_start_time())",
 );
 
-/// Records the end of a running backup; false where it is not running.
+/// Records the end of a running backup; false where it is not running, or cannot have been completed because the server was
+/// started since.
 pub fn end(backup: &Ended<'_>) -> Result<bool> {
     let args = [
         backup.id.into(),
@@ -174,6 +185,7 @@ pub fn end(backup: &Ended<'_>) -> Result<bool> {
         backup.duration_seconds.clone().into(),
         backup.end_lsn.into(),
         backup.end_wal_file.into(),
+        backup.at.into(),
     ];
     END.write(&args, |rows| Ok(rows.processed() == 1))
 }

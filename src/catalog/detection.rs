@@ -22,7 +22,7 @@ pub struct Detected {
     pub start_wal_file: String,
     /// Last segment that it needs.
     pub end_wal_file: String,
-    /// When it started, as the server wrote it: in its log_timezone.
+    /// When it started, `YYYY-MM-DD HH:MM:SS` in the server's log_timezone.
     pub started_at: Option<String>,
     /// When it ended, likewise.
     pub finished_at: Option<String>,
@@ -39,10 +39,8 @@ pub fn record(backup: &Detected) -> Result<()> {
              SELECT $1::text AS file, $2::text AS label, $3::text AS backup_type, $4::integer AS timeline_id,
                     $5::pg_lsn AS start_lsn, $6::pg_lsn AS end_lsn, $7::text AS start_wal_file, $8::text AS end_wal_file,
                     -- The zone's abbreviation in the file can mean several zones; the setting means one.
-                    substring($9::text FROM '^\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d')::timestamp
-                        AT TIME ZONE current_setting('log_timezone') AS started_at,
-                    substring($10::text FROM '^\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d')::timestamp
-                        AT TIME ZONE current_setting('log_timezone') AS finished_at,
+                    $9::text::timestamp AT TIME ZONE current_setting('log_timezone') AS started_at,
+                    $10::text::timestamp AT TIME ZONE current_setting('log_timezone') AS finished_at,
                     (SELECT system_identifier FROM pg_control_system()) AS system_identifier
          ), known AS (
              SELECT 1 FROM @extschema@.backup_history b, told t WHERE b.backup_history_file = t.file

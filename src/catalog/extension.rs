@@ -3,7 +3,7 @@
 //! Neither is fixed (`CREATE EXTENSION … SCHEMA`), and a session may see the extension dropped and made again, or its schema
 //! renamed. So each use looks at pg_extension, which is one index lookup.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
@@ -70,18 +70,15 @@ impl Extension {
         Self::find().ok_or(Error::NotInstalled)
     }
 
-    /// The schema's name, quoted where SQL wants quotes.
-    pub fn quoted_schema(&self) -> Result<String> {
+    /// The schema's name, quoted where SQL wants quotes, in the database's encoding.
+    pub fn quoted_schema(&self) -> Result<CString> {
         // SAFETY: get_namespace_name() gives NULL or a palloc'ed string, quote_identifier() that string or another palloc'ed one.
         unsafe {
             let name = pg_sys::get_namespace_name(self.schema);
             if name.is_null() {
                 return Err(Error::NotInstalled);
             }
-            let quoted = CStr::from_ptr(pg_sys::quote_identifier(name))
-                .to_string_lossy()
-                .into_owned();
-            Ok(quoted)
+            Ok(CStr::from_ptr(pg_sys::quote_identifier(name)).to_owned())
         }
     }
 }

@@ -38,7 +38,7 @@ impl Image {
                 pg_sys::appendStringInfoString(&mut json, separator.as_ptr());
                 pg_sys::escape_json(&mut json, name);
                 pg_sys::appendStringInfoString(&mut json, c":".as_ptr());
-                append_value(&mut json, (*attribute).atttypid, value);
+                append_value(&mut json, pg_sys::getBaseType((*attribute).atttypid), value);
                 separator = c",";
             }
             let end = if separator == c"{" { c"{}" } else { c"}" };
@@ -92,7 +92,7 @@ unsafe fn attribute(description: pg_sys::TupleDesc, column: usize) -> *const pg_
 }
 
 /// # Safety
-/// `value` must be a Datum of the type `kind`.
+/// `value` must be a Datum of the type `kind`, which must be no domain.
 unsafe fn append_value(json: &mut pg_sys::StringInfoData, kind: pg_sys::Oid, value: pg_sys::Datum) {
     // SAFETY: as the caller says.
     unsafe {

@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 
 use super::image::Image;
 use super::scope::FunctionWrites;
-use super::{Extension, Statement};
+use super::{Scope, Statement};
 use crate::error::{Error, Result};
 
 /// One lock for each database's chain, apart from the locks that DDL takes on the extension itself (those have subobject 0).
@@ -19,12 +19,12 @@ const CHAIN: u16 = 1;
 ///
 /// Whoever writes takes it before any row: the order chain, then rows is what keeps two writers from a deadlock.
 pub fn lock_chain() -> Result<()> {
-    let extension = Extension::get()?;
+    let scope = Scope::enter()?;
     // SAFETY: an ordinary heavyweight lock, released at the end of the transaction and seen by the deadlock detector.
     unsafe {
         pg_sys::LockDatabaseObject(
             pg_sys::ExtensionRelationId,
-            extension.oid,
+            scope.extension().oid,
             CHAIN,
             pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
         );

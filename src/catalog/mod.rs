@@ -21,4 +21,5 @@ pub mod worker;
 pub use extension::Extension;
 pub use image::Image;
 pub use lsn::PgLsn;
+pub use scope::Scope;
 pub use statement::Statement;

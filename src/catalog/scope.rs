@@ -9,6 +9,53 @@ use std::ffi::{CStr, c_int};
 use pgrx::pg_sys;
 
 use super::Extension;
+use crate::error::Result;
+
+thread_local! {
+    static HELD: Cell<Option<Extension>> = const { Cell::new(None) };
+}
+
+/// While it lives, the extension's place in the database is known and the search_path is the safe one. A statement makes one
+/// for itself; a function that runs several makes one for all of them. Nothing can drop the extension meanwhile: the function
+/// does not, and the tables of a statement under way are in use.
+pub struct Scope {
+    extension: Extension,
+    before: Option<Extension>,
+    _path: SafeSearchPath,
+}
+
+impl Scope {
+    /// Begins one, within another or not.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`](crate::error::Error::NotInstalled).
+    pub fn enter() -> Result<Self> {
+        let before = HELD.get();
+        let extension = match before {
+            Some(extension) => extension,
+            None => Extension::get()?,
+        };
+        // A trigger of the user's may have changed the path since an outer scope began, so it is looked at each time.
+        let path = SafeSearchPath::set();
+        HELD.set(Some(extension));
+        Ok(Self {
+            extension,
+            before,
+            _path: path,
+        })
+    }
+
+    /// The extension.
+    pub fn extension(&self) -> &Extension {
+        &self.extension
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        HELD.set(self.before);
+    }
+}
 
 /// PostgreSQL's own GUC_SAFE_SEARCH_PATH (`utils/guc.h` since 17): no object of the caller's can be reached by an unqualified
 /// name, neither a table nor an operator.
@@ -18,10 +65,10 @@ const SAFE_SEARCH_PATH: &CStr = c"pg_catalog, pg_temp";
 ///
 /// Setting it is cheaper than it looks, and a plan that SPI keeps was made under this path, so it stays valid whatever the
 /// caller's path is.
-pub struct SafeSearchPath(Option<c_int>);
+struct SafeSearchPath(Option<c_int>);
 
 impl SafeSearchPath {
-    pub fn set() -> Self {
+    fn set() -> Self {
         // SAFETY: the variable is NULL or a NUL-terminated string that guc.c owns; it is not kept.
         let is_safe = unsafe {
             let current = pg_sys::namespace_search_path;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, Spi, pg_sys};
 
 use super::Extension;
-use super::scope::{FunctionWrites, OwnerRights, SafeSearchPath};
+use super::scope::{FunctionWrites, OwnerRights, Scope};
 use crate::error::{Error, Result};
 
 /// A statement of the extension. The extension's schema is written `@extschema@` in it; all else that has no schema is
@@ -69,15 +69,15 @@ impl Statement {
     }
 
     fn run<R>(&'static self, mode: Mode, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
-        let extension = Extension::get()?;
-        let _path = SafeSearchPath::set();
-        let _rights = OwnerRights::assume(&extension);
+        let scope = Scope::enter()?;
+        let extension = scope.extension();
+        let _rights = OwnerRights::assume(extension);
         let _via = matches!(mode, Mode::Write | Mode::WriteLatest).then(FunctionWrites::begin);
         // Values outlive SPI's own memory when they are copied to where the caller works.
         // SAFETY: always set.
         let caller = unsafe { pg_sys::CurrentMemoryContext };
         Spi::connect_mut(|_| {
-            let plan = self.plan(&extension, args)?;
+            let plan = self.plan(extension, args)?;
             let mut values: Vec<pg_sys::Datum> = Vec::with_capacity(args.len());
             let mut nulls: Vec<c_char> = Vec::with_capacity(args.len());
             for arg in args {
@@ -125,8 +125,10 @@ impl Statement {
         if let Some(plan) = kept {
             return Ok(plan);
         }
-        let sql = CString::new(self.sql.replace("@extschema@", &schema)).map_err(|_| Error::UnexpectedAnswer {
-            what: "a schema name without a null byte",
+        // Bytes, not text: the name is in the database's encoding, and all else is ASCII.
+        let pieces: Vec<&[u8]> = self.sql.split("@extschema@").map(str::as_bytes).collect();
+        let sql = CString::new(pieces.join(schema.as_bytes())).map_err(|_| Error::UnexpectedAnswer {
+            what: "a statement without a null byte",
         })?;
         let mut types: Vec<pg_sys::Oid> = args.iter().map(DatumWithOid::oid).collect();
         // SAFETY: the text and the types outlive the call, which copies them; SPI is connected.
@@ -162,16 +164,16 @@ impl Drop for Plan {
 /// Plans of this session, all for the same extension in the same schema.
 #[derive(Default)]
 struct Plans {
-    home: Option<(Extension, String)>,
+    home: Option<(Extension, CString)>,
     by_statement: HashMap<usize, Rc<Plan>>,
 }
 
 impl Plans {
-    fn find(&mut self, extension: &Extension, schema: &str, statement: usize) -> Option<Rc<Plan>> {
+    fn find(&mut self, extension: &Extension, schema: &CStr, statement: usize) -> Option<Rc<Plan>> {
         let at_home = self
             .home
             .as_ref()
-            .is_some_and(|(known, name)| known == extension && name == schema);
+            .is_some_and(|(known, name)| known == extension && name.as_c_str() == schema);
         if !at_home {
             // The extension was dropped and made again, or its schema has another name: the text of each plan is stale.
             self.by_statement.clear();

@@ -1,18 +1,19 @@
 //! The worker's first duty: read what is new in the archive, once, and remember what was seen.
 
 use super::process;
+use super::restraint::Restraint;
 use crate::error::{Error, Result};
 use crate::inspection::{Inspection, choose_source};
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
 use crate::transaction::in_transaction;
 use crate::{advisory, catalog};
-use archive::chain::Memory;
+use archive::chain::{Memory, Plan, Why};
 use archive::{Derived, DirectoryStamp, Source, listing};
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use wal::{Handover, PgTimestamp, SegmentName};
+use wal::{Handover, Lsn, PgTimestamp, SegmentName};
 
 /// An archive without news is looked through at most this share of the time: a file overwritten in place shows only then.
 const SHARE_OF_TIME: u32 = 50;
@@ -22,6 +23,9 @@ const SHARE_OF_TIME: u32 = 50;
 pub struct ArchiveDuty {
     memory: Option<(Source, Memory)>,
     last_look: Option<Look>,
+    restraint: Restraint,
+    /// Where the WAL begins of which the last look had news that may wait, see [`Restraint`]; none if there was none.
+    postponed: Option<Lsn>,
     awaited: u64,
     queued: u64,
 }
@@ -30,7 +34,7 @@ struct Look {
     began: Instant,
     took: Duration,
     stamp: Option<DirectoryStamp>,
-    flush: wal::Lsn,
+    flush: Lsn,
 }
 
 impl ArchiveDuty {
@@ -65,6 +69,20 @@ impl ArchiveDuty {
         let queued = u64::try_from(queue.len()).unwrap_or(u64::MAX);
         self.awaited = plan.unverified.saturating_sub(queued);
         self.queued = queued;
+        let look = Look {
+            began,
+            took,
+            stamp: inspection.stamp(),
+            flush: server.flush,
+        };
+        let silent = queue.is_empty() && plan.to_read.is_empty() && !plan.has_absences();
+        // Sessions learn from shared memory that nothing of others waits, though that WAL may be gone from pg_wal by then.
+        self.postponed = routine(&plan).filter(|begin| shmem::is_reserved() && !self.restraint.permits(server, *begin));
+        if silent || self.postponed.is_some() {
+            self.publish(None);
+            self.last_look = Some(look);
+            return Ok(());
+        }
         if plan.has_absences() && write(|| inspection.record_absences(&plan))?.is_none() {
             return Ok(());
         }
@@ -74,22 +92,25 @@ impl ArchiveDuty {
             }
         }
         if self.verify(&inspection, queue)? {
-            self.last_look = Some(Look {
-                began,
-                took,
-                stamp: inspection.stamp(),
-                flush: server.flush,
-            });
+            self.last_look = Some(look);
+            self.restraint.wrote();
         }
         Ok(())
     }
 
     /// Whether anything can have changed. While a segment waits for its grace to end, time itself is the change.
-    fn is_look_due(&self, server: &Server, source: &Source) -> Result<bool> {
+    fn is_look_due(&mut self, server: &Server, source: &Source) -> Result<bool> {
         let Some(last) = &self.last_look else {
             return Ok(true);
         };
-        if self.unverified() > 0 || last.stamp.is_none() || last.began.elapsed() >= last.took * SHARE_OF_TIME {
+        if last.stamp.is_none() || last.began.elapsed() >= last.took * SHARE_OF_TIME {
+            return Ok(true);
+        }
+        let may_have_changed = match self.postponed {
+            Some(begin) => self.restraint.permits(server, begin),
+            None => self.unverified() > 0,
+        };
+        if may_have_changed {
             return Ok(true);
         }
         let size = server.format.segment_size.bytes();
@@ -148,6 +169,23 @@ impl ArchiveDuty {
             status.state = state.unwrap_or(status.state);
         });
     }
+}
+
+/// Where the first segment begins that the plan is of, if it is of nothing but segments that were filled just now: what the
+/// worker's own writing can bring about.
+fn routine(plan: &Plan) -> Option<Lsn> {
+    let other_news = !(plan.to_read.is_empty()
+        && plan.to_verify.iter().all(|segment| segment.why == Why::New)
+        && plan.back_again.is_empty()
+        && plan.newly_missing.is_empty()
+        && plan.newly_pending_histories.is_empty()
+        && plan.newly_missing_histories.is_empty()
+        && plan.forgotten.is_empty()
+        && plan.forgotten_others.is_empty());
+    let read = plan.to_verify.iter().map(|segment| segment.segment);
+    let awaited = plan.newly_pending.iter().map(|(segment, _)| *segment);
+    let first = read.chain(awaited).map(|segment| segment.start()).min();
+    first.filter(|_| !other_news)
 }
 
 /// A transaction that writes findings; `None`, and nothing done, where a call of `verify_wal_archive()` is writing them.

@@ -1,4 +1,4 @@
-//! The launcher: sees to it that one worker runs while its database exists and nobody has stopped it.
+//! The launcher: sees to it that one worker runs while its database can be connected to and nobody has stopped it.
 
 use super::process;
 use crate::transaction::in_transaction;
@@ -21,45 +21,99 @@ pub extern "C-unwind" fn pg_backstop_launcher_main(_argument: pg_sys::Datum) {
     // SAFETY: a plain variable of this process.
     let me = unsafe { pg_sys::MyProcPid };
     shmem::update(|status| status.launcher_pid = me);
-    let mut worker: Option<(DynamicBackgroundWorker, Instant)> = None;
-    let mut pause = PAUSE;
-    let mut not_before = Instant::now();
+    let mut launcher = Launcher::new();
     loop {
-        if let Some((running, since)) = worker.take() {
-            match running.pid() {
-                Err(BackgroundWorkerStatus::Stopped | BackgroundWorkerStatus::PostmasterDied) => {
-                    pause = if since.elapsed() > HEALTHY {
-                        PAUSE
-                    } else {
-                        (pause * 2).min(LONGEST_PAUSE)
-                    };
-                    not_before = Instant::now() + pause;
-                }
-                _ => worker = Some((running, since)),
-            }
+        let pause = launcher.look_after_worker();
+        process::wait(pause);
+    }
+}
+
+struct Launcher {
+    /// The worker that this process started, and when.
+    worker: Option<(DynamicBackgroundWorker, Instant)>,
+    /// How long to wait after a worker ended; grows while they end soon.
+    pause: Duration,
+    not_before: Instant,
+    /// Why the last start failed; logged once.
+    reported: String,
+}
+
+impl Launcher {
+    fn new() -> Self {
+        Self {
+            worker: None,
+            pause: PAUSE,
+            not_before: Instant::now(),
+            reported: String::new(),
         }
-        let stopped = shmem::read().is_some_and(|status| status.stop_requested);
-        if worker.is_none() && !stopped && Instant::now() >= not_before && database_exists() {
-            match process::start_unattended() {
-                Ok(started) => worker = Some((started, Instant::now())),
-                Err(reason) => {
-                    warning!("pg_backstop: {reason}");
-                    not_before = Instant::now() + LONGEST_PAUSE;
-                }
-            }
+    }
+
+    /// Starts the worker if there should be one and is none. Returns how long to wait for the next look; the postmaster wakes
+    /// us when a worker ends that we started, and `start_worker()` when it wants one.
+    fn look_after_worker(&mut self) -> Duration {
+        self.notice_end();
+        let (mut stopped, mut running, mut wanted_now) = (false, false, false);
+        shmem::update(|status| {
+            stopped = status.stop_requested;
+            // It may outlive the launcher that started it. Nobody else would know when it ends.
+            running = status.pid != 0;
+            wanted_now = std::mem::take(&mut status.start_requested);
+        });
+        if wanted_now {
+            self.pause = PAUSE;
+            self.not_before = Instant::now();
         }
-        // The postmaster wakes us when the worker ends; the rest is for a database that appears.
-        process::wait(if worker.is_some() {
+        if self.worker.is_some() {
+            return LONGEST_PAUSE;
+        }
+        if !running && !stopped && Instant::now() >= self.not_before && database_takes_connections() {
+            self.start();
+        }
+        if self.worker.is_some() {
             LONGEST_PAUSE
         } else {
-            pause.max(settings::check_interval().min(LONGEST_PAUSE))
-        });
+            self.pause.max(settings::check_interval().min(LONGEST_PAUSE))
+        }
+    }
+
+    fn notice_end(&mut self) {
+        let Some((worker, since)) = self.worker.take() else {
+            return;
+        };
+        match worker.pid() {
+            Err(BackgroundWorkerStatus::Stopped | BackgroundWorkerStatus::PostmasterDied) => {
+                self.pause = if since.elapsed() > HEALTHY {
+                    PAUSE
+                } else {
+                    (self.pause * 2).min(LONGEST_PAUSE)
+                };
+                self.not_before = Instant::now() + self.pause;
+            }
+            _ => self.worker = Some((worker, since)),
+        }
+    }
+
+    fn start(&mut self) {
+        match process::start_unattended() {
+            Ok(worker) => {
+                self.worker = Some((worker, Instant::now()));
+                self.reported.clear();
+            }
+            Err(reason) => {
+                let reason = reason.to_string();
+                if reason != self.reported {
+                    warning!("pg_backstop: {reason}");
+                    self.reported = reason;
+                }
+                self.not_before = Instant::now() + LONGEST_PAUSE;
+            }
+        }
     }
 }
 
 /// Looks through pg_database as the autovacuum launcher does, without an index: the indexes of shared catalogs are not at hand
 /// in a process without a database until some session has connected to one.
-fn database_exists() -> bool {
+fn database_takes_connections() -> bool {
     let name = settings::database();
     in_transaction(|| {
         let mut found = false;
@@ -74,7 +128,10 @@ fn database_exists() -> bool {
                     break;
                 }
                 let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-                found |= CStr::from_ptr((*row).datname.data.as_ptr()) == name.as_c_str();
+                // A limit below -1 marks what an interrupted DROP DATABASE left.
+                found |= CStr::from_ptr((*row).datname.data.as_ptr()) == name.as_c_str()
+                    && (*row).datallowconn
+                    && (*row).datconnlimit >= -1;
             }
             // What table_endscan() is; that one is inline in C.
             pg_sys::heap_endscan(scan);

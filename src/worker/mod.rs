@@ -6,6 +6,7 @@
 mod archive;
 mod launcher;
 mod process;
+mod restraint;
 mod samples;
 mod tick;
 

@@ -4,21 +4,24 @@
 //! counted, an idle cluster would be kept awake by being watched.
 
 use super::process;
+use super::restraint::Restraint;
 use crate::assessment::{Assessment, oldest_commit};
 use crate::catalog::samples::{self, Sample};
 use crate::error::Result;
 use crate::server::{Exposure, Server};
-use crate::settings;
 use crate::transaction::in_transaction;
+use crate::{settings, shmem};
+use recovery::OldestCommit;
 use std::time::{Duration, Instant};
+use wal::Lsn;
 
 const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// What the worker remembers of samples from tick to tick.
 #[derive(Default)]
 pub struct SampleDuty {
-    /// The last sample, and a search for commits of others after it.
-    last: Option<(Sample, Exposure)>,
+    last: Option<Sample>,
+    restraint: Restraint,
     /// The search for the oldest unprotected commit, kept while the protected position stays.
     exposure: Option<Exposure>,
     pruned: Option<Instant>,
@@ -36,6 +39,12 @@ impl SampleDuty {
             self.exposure = assessment.exposure(server);
         }
         let oldest = oldest_commit(server, self.exposure.as_mut(), &mut process::answer_interrupts);
+        if let (OldestCommit::None, Some(exposure)) = (&oldest, &self.exposure) {
+            shmem::update(|status| {
+                status.clear_from = exposure.protected().0;
+                status.clear_to = exposure.clear_to().0;
+            });
+        }
         let sample = Sample {
             rpo_seconds: protection.rpo_seconds(&oldest, assessment.facts.now),
             rpo_bytes: protection.rpo_bytes,
@@ -60,30 +69,29 @@ impl SampleDuty {
         if prune {
             self.pruned = Some(Instant::now());
         }
-        self.last = Some((sample, Exposure::after(server, server.flush)));
+        self.last = Some(sample);
+        self.restraint.wrote();
         Ok(())
     }
 
     /// Whether a fact other than the clock and the extension's own writing changed since the last sample.
+    ///
+    /// That writing moves the flush position, and with a receiver the protected one; with archive_timeout it makes segments.
     fn is_news(&mut self, server: &Server, sample: &Sample) -> bool {
-        let Some((last, since)) = &mut self.last else {
+        let Some(last) = &self.last else {
             return true;
         };
         let facts = |sample: &Sample| {
             (
-                sample.protected,
+                sample.protected.is_some(),
                 sample.archived,
-                sample.rpo_seconds.is_none(),
-                sample.unverified_segments,
-                sample.ready_segments,
+                sample.rpo_seconds.map(|seconds| seconds > 0.0),
             )
         };
-        if facts(last) != facts(sample) {
-            return true;
-        }
-        // WAL that cannot be read here is an error elsewhere, see oldest_commit().
-        since
-            .measure(server, &mut process::answer_interrupts)
-            .is_ok_and(|commit| commit.is_some())
+        let queues = |sample: &Sample| (sample.unverified_segments, sample.ready_segments);
+        let since = Lsn(last.flush);
+        facts(last) != facts(sample)
+            || self.restraint.others_worked(server, since)
+            || (queues(last) != queues(sample) && self.restraint.permits(server, since))
     }
 }

@@ -26,6 +26,10 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
         return;
     }
     publish_identity(&database);
+    // stop_worker() may have looked for this process just before it could be found.
+    if shmem::read().is_some_and(|status| status.stop_requested) {
+        return;
+    }
     let mut worker = Worker::default();
     loop {
         worker.tick_and_report();
@@ -35,7 +39,7 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
 
 /// Session settings that make the worker harmless and independent of what the database or its owner prefer.
 fn prepare_session() {
-    const SETTINGS: [(&CStr, &CStr); 6] = [
+    const SETTINGS: &[(&CStr, &CStr)] = &[
         (c"search_path", c""),
         // Facts can be found again; no session should wait for the disk, or for a standby, because of them.
         (c"synchronous_commit", c"off"),
@@ -43,6 +47,11 @@ fn prepare_session() {
         (c"default_transaction_isolation", c"read committed"),
         (c"statement_timeout", c"0"),
         (c"lock_timeout", c"10s"),
+        // The ledger's triggers must see what the worker writes.
+        (c"session_replication_role", c"origin"),
+        // It would end the process, not the transaction.
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        (c"transaction_timeout", c"0"),
     ];
     for (name, value) in SETTINGS {
         // SAFETY: zero-terminated constants; the source is the one of SET in a session.

@@ -274,6 +274,7 @@ fn a_row_changed_by_sql_is_named_with_who_did_it() -> Result<()> {
     ] {
         cluster.text("DROP EXTENSION pg_backstop; CREATE EXTENSION pg_backstop")?;
         cluster.text("SELECT record_backup_complete((SELECT backup_id FROM record_backup_start()), 1000)")?;
+        // Policies are made and changed by SQL: there is no function for it.
         cluster.text("INSERT INTO backup_policies (policy_name) VALUES ('p')")?;
         cluster.text("UPDATE backup_policies SET enabled = false")?;
         is_intact(&cluster)?;
@@ -288,27 +289,6 @@ fn a_row_changed_by_sql_is_named_with_who_did_it() -> Result<()> {
         assert!(told, "{verdict}");
     }
     Ok(())
-}
-
-/// L1. With the triggers on, the event itself says that the functions were passed by, and who did it.
-#[test]
-fn an_update_past_the_functions_is_named_with_who_did_it() -> Result<()> {
-    let cluster = cluster()?;
-    cluster.text("SELECT record_backup_complete((SELECT backup_id FROM record_backup_start()), 1000)")?;
-    cluster.text("UPDATE backup_history SET label = 'by hand'")?;
-    let event = cluster.text("SELECT id, via FROM ledger_events ORDER BY id DESC LIMIT 1")?;
-    let (id, via) = event.split_once('|').context("two columns")?;
-    assert_eq!(via, "sql");
-    let status = cluster.text("SELECT first_broken, status FROM verify_ledger()")?;
-    assert!(
-        status.starts_with(&format!("{id}|")) && status.contains("by postgres"),
-        "{status}"
-    );
-    // Policies are made and changed by SQL: there is no function for it.
-    let cluster = self::cluster()?;
-    cluster
-        .text("INSERT INTO backup_policies (policy_name) VALUES ('p'); UPDATE backup_policies SET enabled = false")?;
-    is_intact(&cluster)
 }
 
 #[test]

@@ -124,6 +124,8 @@ fn public_gets_nothing_pg_monitor_reads_and_a_grant_of_a_function_is_enough() ->
     let open = format!(
         "{members} AND CASE classid
             WHEN 'pg_proc'::regclass THEN has_function_privilege('nobody', objid, 'EXECUTE')
+            WHEN 'pg_type'::regclass THEN
+                (SELECT typtype FROM pg_type WHERE oid = objid) = 'd' AND has_type_privilege('nobody', objid, 'USAGE')
             WHEN 'pg_class'::regclass THEN
                 CASE (SELECT relkind FROM pg_class WHERE oid = objid)
                     WHEN 'S' THEN has_sequence_privilege('nobody', objid, 'USAGE, SELECT, UPDATE')
@@ -157,6 +159,7 @@ fn public_gets_nothing_pg_monitor_reads_and_a_grant_of_a_function_is_enough() ->
     ] {
         text_in(&mut reader, &format!("SELECT count(*) FROM (SELECT * FROM {view}) v"))?;
     }
+    text_in(&mut reader, "CREATE TEMP TABLE kept AS SELECT * FROM backup_history")?;
     for call in ["SELECT record_backup_start()", "DELETE FROM backup_history"] {
         assert_eq!(refusal_in(&mut reader, call)?.code().code(), "42501", "{call}");
     }

@@ -48,10 +48,10 @@ pub enum BackupHistoryError {
         bytes: usize,
     },
     /// A line that must be there is not.
-    #[error("there is no line \"{0}: …\"")]
+    #[error("there is no line \"{0}: ...\"")]
     Missing(&'static str),
     /// A line that must be there holds something else.
-    #[error("the line \"{field}: …\" holds {found:?}, where {expected} was expected")]
+    #[error("the line \"{field}: ...\" holds {found:?}, where {expected} was expected")]
     Malformed {
         /// What stands before the colon.
         field: &'static str,

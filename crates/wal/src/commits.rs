@@ -142,8 +142,12 @@ impl CommitScanner {
         self.unseen_head
     }
 
-    /// Goes on up to `to`, but reads at most about `budget` bytes. `open` opens a segment by its number (its start over the segment
-    /// size). `to` must not go beyond what the server has flushed: what lies behind that is not WAL yet.
+    /// Goes on up to `to`, but reads at most about `budget` bytes. `to` must not go beyond what the server has flushed: what
+    /// lies behind that is not WAL yet.
+    ///
+    /// `open` opens a segment by its number (its start over the segment size), on the timeline whose file holds it
+    /// ([`TimelineHistory::timeline_of_segment`](crate::TimelineHistory::timeline_of_segment)). It is asked for earlier ones
+    /// than that of `from` where a record reaches over; if it then fails, [`Self::unseen_head`] tells.
     ///
     /// The scan can be taken up again with a later `to`. Once it has found a commit, that is what it answers.
     ///

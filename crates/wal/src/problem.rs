@@ -102,7 +102,7 @@ pub struct Fault {
     pub problem: Problem,
     /// Where in the file it shows, bytes from its start.
     pub offset: u64,
-    /// The LSN that it concerns: a record's own start (which can lie in the segment before), else that of `offset`.
+    /// The LSN that it concerns: a record's own start (which can lie in an earlier segment), else that of `offset`.
     pub lsn: Lsn,
     /// What was found where, and what was expected: one English sentence with its full stop.
     pub sentence: String,

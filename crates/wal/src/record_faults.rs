@@ -14,7 +14,7 @@ impl Stream {
             Problem::BadRecordLength,
             start,
             format!(
-                "The record at {} has length {length}, where {RECORD_HEADER} to {longest} was expected.",
+                "The record at {} has length {length}, where {RECORD_HEADER} to {longest} bytes were expected.",
                 self.place(start)
             ),
         )
@@ -40,7 +40,7 @@ impl Stream {
     pub(crate) fn wrong_crc(&self, start: Lsn, header: &RecordHeader, found: u32) -> Box<Finding> {
         let length = header.total_length;
         let whence = if start < self.segment_start {
-            "; the damage can also be in the segment before"
+            ", and the damage can be in that earlier segment too"
         } else {
             ""
         };

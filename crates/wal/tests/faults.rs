@@ -380,7 +380,7 @@ fn damage_in_the_second_half_of_a_spanning_record_shows_in_the_second_segment() 
     let mut bytes = bench.next_bytes.clone();
     bytes[41] ^= 1;
     let fault = fault_in(bench.next, &bytes, Some(handover.clone()));
-    assert_fault(&fault, Problem::BadRecordCrc, start, &["in the segment before"]);
+    assert_fault(&fault, Problem::BadRecordCrc, start, &["in an earlier segment"]);
     assert_eq!(fault.offset, 40);
     // Without what the first segment handed over, nobody can know.
     let mut verifier = SegmentVerifier::new(&format(), bench.next, None, None);
