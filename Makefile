@@ -67,7 +67,8 @@ fuzz:
 	cd crates/wal
 	for target in $$(cargo +nightly fuzz list); do
 		echo "fuzz: $$target, $(FUZZ_SECONDS) s"
-		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+		mkdir -p '$(CACHE)'/fuzz/$$target
+		cargo +nightly fuzz run $$target '$(CACHE)'/fuzz/$$target fuzz/seeds -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
 	done
 
 clean:

@@ -367,13 +367,21 @@ impl Cluster {
 /// What the server says.
 pub fn text_in(session: &mut Client, sql: &str) -> Result<String> {
     let mut lines = Vec::new();
-    for message in session.simple_query(sql).with_context(|| sql.to_owned())? {
+    for message in session.simple_query(sql).with_context(|| beginning(sql))? {
         if let SimpleQueryMessage::Row(row) = message {
             let columns = (0..row.len()).map(|column| row.get(column).unwrap_or_default());
             lines.push(columns.collect::<Vec<_>>().join("|"));
         }
     }
     Ok(lines.join("\n"))
+}
+
+/// As much of a statement as a message needs.
+fn beginning(sql: &str) -> String {
+    match sql.char_indices().nth(300) {
+        Some((cut, _)) => format!("{} …", sql.get(..cut).unwrap_or_default()),
+        None => sql.to_owned(),
+    }
 }
 
 /// The error that the server answers to this SQL in a session.

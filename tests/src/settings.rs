@@ -68,6 +68,9 @@ impl Settings {
         let own = [
             ("unix_socket_directories", format!("\"{}\"", socket.display())),
             ("archive_command", archive_command.to_owned()),
+            // As initdb sets them: by the number of segments, not of bytes.
+            ("min_wal_size", format!("{}MB", 5 * self.segment_mb)),
+            ("max_wal_size", format!("{}MB", 64 * self.segment_mb)),
         ];
         let own = own.iter().map(|(name, value)| (*name, value.as_str()));
         for (name, value) in own.chain(self.lines.iter().map(|(name, value)| (name.as_str(), value.as_str()))) {

@@ -12,14 +12,14 @@ CREATE FUNCTION peer.ledger_append() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     head record;
     image jsonb := jsonb_strip_nulls(to_jsonb(NEW)) - 'last_event_id';
-    at timestamptz := clock_timestamp();
+    moment timestamptz := clock_timestamp();
 BEGIN
     PERFORM pg_advisory_xact_lock(1);
     SELECT e.id, e.hash INTO head FROM peer.ledger_events e ORDER BY e.id DESC LIMIT 1;
     NEW.last_event_id := coalesce(head.id, 0) + 1;
     INSERT INTO peer.ledger_events (id, at, actor, table_name, row_id, operation, via, image, prev_hash, hash)
-    VALUES (NEW.last_event_id, at, session_user, TG_TABLE_NAME, NEW.id, TG_OP, 'function', image, head.hash,
-            backstop.ledger_hash(head.hash, NEW.last_event_id, at, session_user::text, TG_TABLE_NAME::text, NEW.id, TG_OP,
+    VALUES (NEW.last_event_id, moment, session_user, TG_TABLE_NAME, NEW.id, TG_OP, 'function', image, head.hash,
+            backstop.ledger_hash(head.hash, NEW.last_event_id, moment, session_user::text, TG_TABLE_NAME::text, NEW.id, TG_OP,
                                  'function', image));
     RETURN NEW;
 END $$;
@@ -42,7 +42,7 @@ CREATE FUNCTION peer.record_backup_start(
 DECLARE
     policy record;
     bound timestamptz := greatest(pg_postmaster_start_time(), clock_timestamp() - interval '24 hours');
-    position pg_lsn;
+    lsn pg_lsn;
     file text;
 BEGIN
     IF pg_is_in_recovery() THEN
@@ -66,62 +66,62 @@ BEGIN
     ELSE
         SELECT NULL::bigint AS id, NULL::text AS method INTO policy;
     END IF;
-    position := pg_current_wal_flush_lsn();
-    file := pg_walfile_name(position + 1);
+    lsn := pg_current_wal_flush_lsn();
+    file := pg_walfile_name(lsn + 1);
     RETURN QUERY
     INSERT INTO peer.backup_history
         (policy_id, backup_type, method, label, system_identifier, timeline_id, start_lsn, start_wal_file, backup_path)
     SELECT policy.id, record_backup_start.backup_type, coalesce(policy.method, 'external'), record_backup_start.label,
-           control.system_identifier, ('x' || left(file, 8))::bit(32)::integer, position, file, record_backup_start.backup_path
+           control.system_identifier, ('x' || left(file, 8))::bit(32)::integer, lsn, file, record_backup_start.backup_path
     FROM pg_control_system() AS control
-    RETURNING backup_history.id, position;
+    RETURNING backup_history.id, lsn;
 END $$;
 
 CREATE FUNCTION peer.record_backup_complete(
-    backup_id bigint, backup_size_bytes bigint DEFAULT NULL, duration_seconds numeric DEFAULT NULL,
-    status text DEFAULT 'completed', error text DEFAULT NULL
+    ended bigint, size_bytes bigint DEFAULT NULL, seconds numeric DEFAULT NULL,
+    ending text DEFAULT 'completed', reason text DEFAULT NULL
 ) RETURNS TABLE (backup_id bigint, status text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     known record;
-    position pg_lsn;
+    lsn pg_lsn;
 BEGIN
     IF pg_is_in_recovery() THEN
         RAISE 'cannot execute record_backup_complete() during recovery' USING ERRCODE = '25006';
     END IF;
-    IF $1 IS NULL THEN
+    IF ended IS NULL THEN
         RAISE 'backup_id must not be null' USING ERRCODE = '22004';
     END IF;
-    IF $4 IS NULL OR $4 NOT IN ('completed', 'failed') THEN
-        RAISE 'invalid status: %', $4 USING ERRCODE = '22023';
+    IF ending IS NULL OR ending NOT IN ('completed', 'failed') THEN
+        RAISE 'invalid status: %', ending USING ERRCODE = '22023';
     END IF;
-    IF $2 < 0 OR $3 < 0 OR $3 = 'NaN' THEN
+    IF size_bytes < 0 OR seconds < 0 OR seconds = 'NaN' THEN
         RAISE 'a size or duration must not be negative' USING ERRCODE = '22023';
     END IF;
-    IF $5 IS NOT NULL AND $4 = 'completed' THEN
+    IF reason IS NOT NULL AND ending = 'completed' THEN
         RAISE 'a completed backup has no error' USING ERRCODE = '22023';
     END IF;
     SELECT b.status, b.started_at, b.started_at < pg_postmaster_start_time() AS restarted INTO known
-    FROM peer.backup_history b WHERE b.id = $1;
+    FROM peer.backup_history b WHERE b.id = ended;
     IF NOT FOUND THEN
-        RAISE 'backup % does not exist', $1 USING ERRCODE = '02000';
+        RAISE 'backup % does not exist', ended USING ERRCODE = '02000';
     END IF;
     IF known.status <> 'running' OR known.restarted THEN
-        RAISE 'backup % is not running', $1 USING ERRCODE = '55000';
+        RAISE 'backup % is not running', ended USING ERRCODE = '55000';
     END IF;
     PERFORM pg_advisory_xact_lock(1);
-    position := pg_current_wal_flush_lsn();
+    lsn := pg_current_wal_flush_lsn();
     UPDATE peer.backup_history b
-    SET status = $4, error = $5, backup_size_bytes = $2,
-        duration_seconds = coalesce($3, round(extract(epoch FROM clock.now - b.started_at), 3)),
-        end_lsn = coalesce(b.end_lsn, position),
-        end_wal_file = CASE WHEN b.end_lsn IS NULL THEN pg_walfile_name(position - 1) ELSE b.end_wal_file END,
-        wal_bytes = (coalesce(b.end_lsn, position) - b.start_lsn)::bigint,
+    SET status = ending, error = reason, backup_size_bytes = size_bytes,
+        duration_seconds = coalesce(seconds, round(extract(epoch FROM clock.now - b.started_at), 3)),
+        end_lsn = coalesce(b.end_lsn, lsn),
+        end_wal_file = CASE WHEN b.end_lsn IS NULL THEN pg_walfile_name(lsn - 1) ELSE b.end_wal_file END,
+        wal_bytes = (coalesce(b.end_lsn, lsn) - b.start_lsn)::bigint,
         finished_at = clock.now
     FROM (SELECT clock_timestamp() AS now) AS clock
-    WHERE b.id = $1 AND b.status = 'running';
+    WHERE b.id = ended AND b.status = 'running';
     IF NOT FOUND THEN
-        RAISE 'backup % is not running', $1 USING ERRCODE = '55000';
+        RAISE 'backup % is not running', ended USING ERRCODE = '55000';
     END IF;
-    RETURN QUERY SELECT $1, $4;
+    RETURN QUERY SELECT ended, ending;
 END $$;
