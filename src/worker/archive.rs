@@ -2,12 +2,12 @@
 
 use super::process;
 use super::restraint::Restraint;
-use crate::advisory;
 use crate::error::{Error, Result};
 use crate::inspection::{Inspection, choose_source};
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
 use crate::transaction::in_transaction;
+use crate::{advisory, settings};
 use archive::chain::{Memory, Plan, Why};
 use archive::{Derived, DirectoryStamp, Source, listing};
 use pgrx::pg_sys;
@@ -28,6 +28,7 @@ pub struct ArchiveDuty {
     postponed: Option<Lsn>,
     awaited: u64,
     queued: u64,
+    has_backlog: bool,
 }
 
 struct Look {
@@ -48,6 +49,7 @@ impl ArchiveDuty {
     /// # Errors
     /// Where the archive cannot be read: then nothing is concluded from it.
     pub fn tick(&mut self, server: &Server) -> Result<()> {
+        self.has_backlog = false;
         let Derived { source, because } = choose_source(server)?;
         shmem::update(|status| status.archive_source = shmem::cut(&format!("{source} ({because})")));
         if self.memory.as_ref().is_none_or(|(known, _)| *known != source) {
@@ -91,11 +93,18 @@ impl ArchiveDuty {
                 return Ok(());
             }
         }
-        if self.verify(&inspection, queue)? {
+        // Long enough for the look to be a small part of it, short enough for the rest of the tick to come in time.
+        let budget = settings::check_interval().max(took * SHARE_OF_TIME);
+        if self.verify(&inspection, queue, budget)? {
             self.last_look = Some(look);
             self.restraint.wrote();
         }
         Ok(())
+    }
+
+    /// Whether segments wait that could be verified now.
+    pub fn has_backlog(&self) -> bool {
+        self.has_backlog
     }
 
     /// Whether anything can have changed. While a segment waits for its grace to end, time itself is the change.
@@ -120,8 +129,10 @@ impl ArchiveDuty {
     }
 
     /// Verifies the segments of `queue` in order, each in a transaction of its own that begins after the file was read.
-    /// Returns `false` where it gave way to a call of `verify_wal_archive()`: the rest is for a later tick.
-    fn verify(&mut self, inspection: &Inspection, mut queue: BTreeSet<SegmentName>) -> Result<bool> {
+    /// Returns `false` where it gave way to a call of `verify_wal_archive()`, or where `budget` was used up: the rest is for a
+    /// later tick.
+    fn verify(&mut self, inspection: &Inspection, mut queue: BTreeSet<SegmentName>, budget: Duration) -> Result<bool> {
+        let started = Instant::now();
         let mut last: Option<(SegmentName, Option<Handover>)> = None;
         while let Some(segment) = queue.first().copied() {
             self.queued = u64::try_from(queue.len()).unwrap_or(u64::MAX);
@@ -156,6 +167,12 @@ impl ArchiveDuty {
                     .and_then(|bytes| Handover::from_bytes(bytes).ok()),
             ));
             process::answer_interrupts();
+            if started.elapsed() >= budget && !queue.is_empty() {
+                self.queued = u64::try_from(queue.len()).unwrap_or(u64::MAX);
+                self.publish(None);
+                self.has_backlog = true;
+                return Ok(false);
+            }
         }
         self.queued = 0;
         self.publish(None);

@@ -33,7 +33,11 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
     let mut worker = Worker::default();
     loop {
         worker.tick_and_report();
-        process::wait_for_next_tick();
+        if worker.archive.has_backlog() {
+            process::answer_interrupts();
+        } else {
+            process::wait_for_next_tick();
+        }
     }
 }
 
