@@ -11,7 +11,7 @@ use archive::chain::{self, Inputs, Loss, Mark, Memory, Plan, Recorded};
 use archive::expected::{self, Stretch};
 use archive::{Derived, Listing, Setting, Source, Status, derive, listing};
 use std::collections::{BTreeMap, BTreeSet};
-use wal::{Handover, PgTimestamp, Problem, SegmentName, TimelineHistory, WalFileName};
+use wal::{Handover, PgTimestamp, Problem, SegmentName, SegmentReader, TimelineHistory, WalFileName};
 
 /// Where archived WAL is read, and a clause that says which setting led there.
 ///
@@ -248,7 +248,7 @@ impl Inspection {
     }
 
     /// The segment in front of `segment`, on whichever timeline it was written.
-    pub fn predecessor(&self, segment: SegmentName) -> Option<SegmentName> {
+    fn predecessor(&self, segment: SegmentName) -> Option<SegmentName> {
         let previous = segment.previous()?;
         let history = self.history.as_of(segment.timeline)?;
         Some(SegmentName {
@@ -265,12 +265,6 @@ impl Inspection {
         let bytes = catalog::archive::handover(&previous.to_string())?;
         // What an older version stored and this one cannot read is as good as nothing: the segment is read without it.
         Ok(bytes.and_then(|bytes| Handover::from_bytes(&bytes).ok()))
-    }
-
-    /// Reads one segment of the archive. Touches no table.
-    pub fn verify(&self, segment: SegmentName, before: Option<Handover>, between: &mut dyn FnMut(usize)) -> Finding {
-        let history = self.history.as_of(segment.timeline);
-        verification::look_at_segment(&self.server, history.as_ref(), &self.source, segment, before, between)
     }
 
     /// Stores what was found in `segment`. A file that cannot be read is tried again at each look: that is news once.
@@ -308,5 +302,54 @@ fn why(loss: Loss) -> &'static str {
             "and is not there any more, although it was: restore it from another copy of the archive, \
              or take a new base backup."
         }
+    }
+}
+
+/// Reads segments of an inspected archive, oldest first, through one buffer, and has each begin with what the one before it left.
+pub struct Succession<'a> {
+    inspection: &'a Inspection,
+    reader: SegmentReader,
+    last: Option<(SegmentName, Option<Handover>)>,
+}
+
+impl<'a> Succession<'a> {
+    /// Nothing read yet.
+    pub fn new(inspection: &'a Inspection) -> Self {
+        Self {
+            inspection,
+            reader: SegmentReader::new(),
+            last: None,
+        }
+    }
+
+    /// Reads one segment. `recorded` gives what is on record of the one before it, where that was not read just now; nothing
+    /// else here touches a table. `between` is called after each piece that was read.
+    ///
+    /// # Errors
+    /// Those of `recorded`.
+    pub fn verify(
+        &mut self,
+        segment: SegmentName,
+        recorded: impl FnOnce() -> Result<Option<Handover>>,
+        between: &mut dyn FnMut(usize),
+    ) -> Result<Finding> {
+        let inspection = self.inspection;
+        let before = match self.last.take() {
+            Some((previous, handover)) if inspection.predecessor(segment) == Some(previous) => handover,
+            _ => recorded()?,
+        };
+        let history = inspection.history.as_of(segment.timeline);
+        let finding = verification::look_at_segment(
+            &inspection.server,
+            history.as_ref(),
+            &inspection.source,
+            segment,
+            before,
+            &mut self.reader,
+            between,
+        );
+        let handover = finding.handover.as_deref();
+        self.last = Some((segment, handover.and_then(|bytes| Handover::from_bytes(bytes).ok())));
+        Ok(finding)
     }
 }

@@ -1,6 +1,5 @@
 //! The extension: magic, start-up and the order of the SQL. No logic lives here.
 
-mod advisory;
 mod api;
 mod assessment;
 mod catalog;
@@ -8,6 +7,7 @@ mod compat;
 mod detection;
 mod error;
 mod inspection;
+mod locks;
 mod server;
 mod settings;
 mod shmem;

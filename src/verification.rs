@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::io::Read;
 use wal::{
-    BackupHistory, Handover, Problem, SegmentName, SegmentVerifier, Timeline, TimelineHistory, WalFileName,
-    verify_reader,
+    BackupHistory, Handover, Problem, SegmentName, SegmentReader, SegmentVerifier, Timeline, TimelineHistory,
+    WalFileName,
 };
 
 // History and backup history files are a few lines of text. What is larger is none.
@@ -24,6 +24,7 @@ pub fn look_at_segment(
     source: &Source,
     name: SegmentName,
     before: Option<Handover>,
+    reader: &mut SegmentReader,
     between: &mut dyn FnMut(usize),
 ) -> Finding {
     let text = name.to_string();
@@ -47,7 +48,7 @@ pub fn look_at_segment(
     finding.bytes = i64::try_from(stored.bytes).unwrap_or(i64::MAX);
     finding.changed_at = stored.changed_at.0;
     let verifier = SegmentVerifier::new(&server.format, name, history, before);
-    let outcome = verify_reader(file, verifier, between);
+    let outcome = reader.verify(file, verifier, between);
     finding.sha256 = Some(hexadecimal(&outcome.sha256));
     match outcome.result {
         Ok(summary) => {

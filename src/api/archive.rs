@@ -1,15 +1,15 @@
 //! Looking at the archive from SQL.
 
 use super::server::require_primary;
-use crate::advisory;
 use crate::catalog::{self, PgLsn};
 use crate::error::{Error, Result};
-use crate::inspection::{Inspection, choose_source};
+use crate::inspection::{Inspection, Succession, choose_source};
+use crate::locks;
 use crate::server::Server;
 use archive::chain::Memory;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use wal::{Handover, PgTimestamp, SegmentName, SegmentSize};
+use wal::{PgTimestamp, SegmentName, SegmentSize};
 
 /// Reads the archived segments from `from_segment` to `to_segment` again (all where an end is not given, history and backup
 /// history files too where neither is), stores what was found, and returns the rows of wal_archive of that range.
@@ -64,7 +64,7 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
         ));
     }
     let source = choose_source(&server)?.source;
-    advisory::write_findings();
+    locks::write_findings();
     let mut inspection = Inspection::gather(&server, &source)?;
     inspection.load()?;
     // SAFETY: reads the clock.
@@ -76,23 +76,13 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     let wanted = |segment: &SegmentName| {
         from.is_none_or(|from| segment.number >= from.number) && to.is_none_or(|to| segment.number <= to.number)
     };
-    let mut last: Option<(SegmentName, Option<Handover>)> = None;
+    let mut succession = Succession::new(&inspection);
     for segment in inspection.to_reread().filter(wanted) {
-        let before = match last.take() {
-            Some((previous, handover)) if inspection.predecessor(segment) == Some(previous) => handover,
-            _ => inspection.recorded_handover(segment)?,
-        };
-        let finding = inspection.verify(segment, before, &mut |_| {
+        let recorded = || inspection.recorded_handover(segment);
+        let finding = succession.verify(segment, recorded, &mut |_| {
             pgrx::check_for_interrupts!();
-        });
+        })?;
         catalog::archive::store(&finding)?;
-        last = Some((
-            segment,
-            finding
-                .handover
-                .as_deref()
-                .and_then(|bytes| Handover::from_bytes(bytes).ok()),
-        ));
     }
     if from.is_none() && to.is_none() {
         for (kind, name) in inspection.held_others() {

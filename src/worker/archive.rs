@@ -3,17 +3,17 @@
 use super::process;
 use super::restraint::Restraint;
 use crate::error::{Error, Result};
-use crate::inspection::{Inspection, choose_source};
+use crate::inspection::{Inspection, Succession, choose_source};
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
 use crate::transaction::in_transaction;
-use crate::{advisory, settings};
+use crate::{locks, settings};
 use archive::chain::{Memory, Plan, Why};
 use archive::{Derived, DirectoryStamp, Source, listing};
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use wal::{Handover, Lsn, PgTimestamp, SegmentName};
+use wal::{Lsn, PgTimestamp, SegmentName};
 
 /// An archive without news is looked through at most this share of the time: a file overwritten in place shows only then.
 const SHARE_OF_TIME: u32 = 50;
@@ -133,16 +133,16 @@ impl ArchiveDuty {
     /// later tick.
     fn verify(&mut self, inspection: &Inspection, mut queue: BTreeSet<SegmentName>, budget: Duration) -> Result<bool> {
         let started = Instant::now();
-        let mut last: Option<(SegmentName, Option<Handover>)> = None;
+        let mut succession = Succession::new(inspection);
         while let Some(segment) = queue.first().copied() {
             self.queued = u64::try_from(queue.len()).unwrap_or(u64::MAX);
             self.publish(Some(WorkerState::Verifying));
-            let before = match last.take() {
-                Some((previous, handover)) if inspection.predecessor(segment) == Some(previous) => handover,
-                _ => in_transaction(|| inspection.recorded_handover(segment))?,
-            };
             let began = Instant::now();
-            let finding = inspection.verify(segment, before, &mut |_| process::answer_interrupts());
+            let finding = succession.verify(
+                segment,
+                || in_transaction(|| inspection.recorded_handover(segment)),
+                &mut |_| process::answer_interrupts(),
+            )?;
             let took = began.elapsed();
             let stored = write(|| {
                 let successor = inspection.successor_to_repeat(segment, &finding)?;
@@ -159,13 +159,6 @@ impl ArchiveDuty {
                 status.bytes_per_second = finding.bytes as f64 / took.as_secs_f64().max(1e-6);
                 status.last_tick_at = now().0;
             });
-            last = Some((
-                segment,
-                finding
-                    .handover
-                    .as_deref()
-                    .and_then(|bytes| Handover::from_bytes(bytes).ok()),
-            ));
             process::answer_interrupts();
             if started.elapsed() >= budget && !queue.is_empty() {
                 self.queued = u64::try_from(queue.len()).unwrap_or(u64::MAX);
@@ -208,7 +201,7 @@ fn routine(plan: &Plan) -> Option<Lsn> {
 /// A transaction that writes findings; `None`, and nothing done, where a call of `verify_wal_archive()` is writing them.
 fn write<R>(body: impl FnOnce() -> Result<R>) -> Result<Option<R>> {
     in_transaction(|| {
-        if advisory::try_write_findings() {
+        if locks::try_write_findings() {
             body().map(Some)
         } else {
             Ok(None)

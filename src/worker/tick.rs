@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
 use crate::transaction::{caught, in_transaction};
-use crate::{advisory, catalog, settings};
+use crate::{catalog, locks, settings};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::CStr;
@@ -21,7 +21,7 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
     let database = settings::database();
     process::begin(Some(&database));
     prepare_session();
-    if !matches!(in_transaction(|| Ok(advisory::try_own_database())), Ok(true)) {
+    if !matches!(in_transaction(|| Ok(locks::try_own_database())), Ok(true)) {
         log!("pg_backstop: another worker serves this database; this one ends");
         return;
     }
