@@ -50,7 +50,7 @@ fn calls_per_second(cluster: &Cluster, schema: &str, sessions: usize) -> Result<
     fs::write(&script, calls)?;
     let sessions = sessions.to_string();
     let script = script.display().to_string();
-    transactions_per_second(cluster, &["-n", "-f", &script, "-c", &sessions, "-j", "2", "-T", "3"])
+    transactions_per_second(cluster, &["-n", "-f", &script, "-c", &sessions, "-j", "2", "-T", "2"])
         .map(|rate| rate * CALLS)
 }
 

@@ -15,7 +15,7 @@ pub fn bench() -> Result<Line> {
         cluster.base_backup(&cluster.place("backup"))?;
         anyhow::Ok(cluster)
     })?;
-    let load = || transactions_per_second(&cluster, &["-c", "4", "-j", "2", "-T", "8"]);
+    let load = || transactions_per_second(&cluster, &["-c", "4", "-j", "2", "-T", "6"]);
     let mut with = || {
         cluster.text("SELECT start_worker()")?;
         cluster.wait_for("SELECT pid IS NOT NULL FROM v_worker_status", "t")?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use tests::progress::step;
 
 /// How often each side has its turn.
-pub const TURNS: usize = 5;
+pub const TURNS: usize = 7;
 
 /// What was measured of one side, in the unit of the line.
 #[derive(Debug)]
