@@ -30,7 +30,7 @@ impl Assessment {
             history: server.history()?,
             flush: (!server.standby).then_some(server.flush),
             is_standby: server.standby,
-            backups: facts::backups(server.format.system_identifier.cast_signed())?,
+            backups: facts::backups(server.system_identifier())?,
             broken: facts::broken_segments(server.format.segment_size)?,
             extents: facts::extents()?,
             broken_histories: facts::broken_histories()?,

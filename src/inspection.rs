@@ -99,7 +99,7 @@ impl Inspection {
                 }
             }
         }
-        let backups = catalog::facts::backups(self.server.format.system_identifier.cast_signed())?;
+        let backups = catalog::facts::backups(self.server.system_identifier())?;
         let needed_from = recovery::backups::needed_from(&backups, &self.history, size);
         let held = self.listing.segments.keys().copied();
         let begin = expected::begin(needed_from, &self.history, held, self.server.flush);

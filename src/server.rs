@@ -68,6 +68,49 @@ impl Server {
         &self.data_directory
     }
 
+    /// The cluster's identity, as pg_control_system() shows it.
+    pub fn system_identifier(&self) -> i64 {
+        self.format.system_identifier.cast_signed()
+    }
+
+    /// The timeline, as pg_control_checkpoint() shows it.
+    ///
+    /// # Errors
+    /// Where SQL cannot hold it.
+    pub fn timeline_id(&self) -> Result<i32> {
+        i32::try_from(self.timeline.0).map_err(|_| Error::UnexpectedAnswer {
+            what: "a timeline below 2^31",
+        })
+    }
+
+    /// The segment of the current timeline that the next byte after the flush position goes to.
+    pub fn segment_of_next_byte(&self) -> SegmentName {
+        SegmentName::containing(self.timeline, self.flush, self.format.segment_size)
+    }
+
+    /// The segment of the current timeline that the last byte before the flush position is in.
+    pub fn segment_of_last_byte(&self) -> SegmentName {
+        SegmentName::containing(self.timeline, self.flush.less(1), self.format.segment_size)
+    }
+
+    /// The segments that hold the WAL from `start` up to `end`, in order, each under the timeline that recovery along this
+    /// server's own history would read it from.
+    ///
+    /// # Errors
+    /// Those of [`Server::history`].
+    pub fn segments_of(&self, start: Lsn, end: Lsn) -> Result<Vec<SegmentName>> {
+        let size = self.format.segment_size;
+        let history = self.history()?;
+        let (first, last) = (start.0 / size.bytes(), end.less(1).0 / size.bytes());
+        Ok((first..=last)
+            .map(|number| SegmentName {
+                timeline: history.timeline_of_segment(number, size),
+                number,
+                size,
+            })
+            .collect())
+    }
+
     /// Where the server keeps the file `name` of its WAL.
     pub fn wal_path(&self, name: &str) -> PathBuf {
         self.data_directory.join("pg_wal").join(name)

@@ -1,6 +1,6 @@
 //! Looking at the archive from SQL.
 
-use super::server::require_primary;
+use super::call::require_primary;
 use crate::catalog::{self, PgLsn};
 use crate::error::{Error, Result};
 use crate::inspection::{Inspection, Succession, choose_source};

@@ -4,7 +4,7 @@ use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
-use super::server;
+use super::call;
 use crate::catalog::Text;
 use crate::error::{Error, Result};
 
@@ -87,7 +87,7 @@ pub fn finite(argument: &'static str, time: TimestampWithTimeZone) -> Result<()>
 
 /// Refuses a time that has not come yet.
 pub fn not_in_the_future(argument: &'static str, time: TimestampWithTimeZone) -> Result<()> {
-    if pg_sys::TimestampTz::from(time) > server::now() {
+    if pg_sys::TimestampTz::from(time) > call::now() {
         return Err(Error::invalid(
             format!("{argument} is in the future: {time}"),
             "What is recorded has begun.",

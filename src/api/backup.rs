@@ -7,10 +7,11 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::argument;
-use super::server::{self, WalPosition};
+use super::call;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
 use crate::error::{Error, Result};
+use crate::server::Server;
 use crate::settings;
 
 const BACKUP_TYPES: [&str; 5] = ["full", "incremental", "differential", "logical", "globals"];
@@ -40,7 +41,7 @@ fn start(
     policy_name: Option<&Text>,
     label: Option<&Text>,
 ) -> Result<(i64, PgLsn)> {
-    server::require_primary("record_backup_start")?;
+    call::require_primary("record_backup_start")?;
     let backup_type = argument::one_of("backup_type", backup_type, &BACKUP_TYPES)?;
     let _scope = Scope::enter()?;
     ledger::lock_chain()?;
@@ -59,7 +60,9 @@ fn start(
             found => found,
         },
     };
-    let position = WalPosition::now();
+    // PostgreSQL writes a page only when its WAL is flushed, so a copy of the data directory that ended before now has no page
+    // newer than the flush position; and a backup that begins from now on starts at a checkpoint not older than it.
+    let now = Server::observe()?;
     let timeout = settings::running_backup_timeout();
     let abandoned_before = abandoned_before(timeout)?;
     let (id, others_are_abandoned) = backup::start(&backup::Started {
@@ -67,16 +70,16 @@ fn start(
         backup_type,
         label,
         path,
-        system_identifier: server::system_identifier(),
-        timeline: position.timeline()?,
-        start_lsn: position.lsn,
-        start_wal_file: &position.file_of_next_byte()?,
+        system_identifier: now.system_identifier(),
+        timeline: now.timeline_id()?,
+        start_lsn: PgLsn(now.flush.0),
+        start_wal_file: &now.segment_of_next_byte().to_string(),
         abandoned_before,
     })?;
     if others_are_abandoned {
         backup::fail_abandoned(abandoned_before, seconds(timeout))?;
     }
-    Ok((id, position.lsn))
+    Ok((id, PgLsn(now.flush.0)))
 }
 
 /// Records how a backup ended. What is not given is measured: the size from the backup's path, the duration by the clock.
@@ -105,7 +108,7 @@ fn complete(
     status: Option<&Text>,
     error: Option<&Text>,
 ) -> Result<(i64, String)> {
-    server::require_primary("record_backup_complete")?;
+    call::require_primary("record_backup_complete")?;
     let id = id.ok_or_else(|| Error::NullArgument {
         argument: "backup_id",
         hint: "Pass the backup_id that record_backup_start() returned.".to_owned(),
@@ -124,8 +127,8 @@ fn complete(
         (size_bytes, None)
     };
     ledger::lock_chain()?;
-    let position = completed.then(WalPosition::now);
-    let end_wal_file = position.as_ref().map(WalPosition::file_of_last_byte).transpose()?;
+    let now = completed.then(Server::observe).transpose()?;
+    let end_wal_file = now.as_ref().map(|now| now.segment_of_last_byte().to_string());
     let ended = backup::end(&backup::Ended {
         id,
         status,
@@ -133,9 +136,9 @@ fn complete(
         size_bytes,
         file_count,
         duration_seconds,
-        end_lsn: position.as_ref().map(|position| position.lsn),
+        end_lsn: now.as_ref().map(|now| PgLsn(now.flush.0)),
         end_wal_file: end_wal_file.as_deref(),
-        at: server::now_with_time_zone()?,
+        at: call::now_with_time_zone()?,
     })?;
     if !ended {
         // It never was, or another session was faster.
@@ -208,8 +211,8 @@ pub fn fail_abandoned_backups(timeout: Duration) -> Result<u64> {
 
 /// A running backup that began before this is abandoned.
 fn abandoned_before(timeout: Duration) -> Result<TimestampWithTimeZone> {
-    let timed_out = server::now().saturating_sub(seconds(timeout).saturating_mul(1_000_000));
-    server::with_time_zone(server::started_at().max(timed_out))
+    let timed_out = call::now().saturating_sub(seconds(timeout).saturating_mul(1_000_000));
+    call::with_time_zone(call::started_at().max(timed_out))
 }
 
 fn seconds(timeout: Duration) -> i64 {

@@ -5,18 +5,18 @@ use std::path::Path;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use wal::SegmentName;
+use wal::{Lsn, SegmentName};
 
-use super::server::{self, WalPosition};
+use super::call;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
 use crate::error::{Error, Result};
+use crate::server::Server;
 
 /// Records the WAL from `start_lsn` up to `end_lsn` as an incremental backup. Its segments are looked for in `backup_path`,
 /// then among the archived ones that the worker knows, then in pg_wal; counts and sizes are of the files found. Where a
 /// segment is in none of them, the backup is recorded as failed, with a warning.
 #[pg_extern]
-#[allow(clippy::type_complexity)]
 fn incremental_backup(
     start_lsn: Option<PgLsn>,
     end_lsn: Option<PgLsn>,
@@ -32,7 +32,7 @@ fn incremental_backup(
     >,
     ErrorReport,
 > {
-    server::require_primary("incremental_backup")?;
+    call::require_primary("incremental_backup")?;
     let null = |argument| Error::NullArgument {
         argument,
         hint: "Pass the range as two values of type pg_lsn.".to_owned(),
@@ -43,9 +43,9 @@ fn incremental_backup(
 }
 
 fn record(start: PgLsn, end: PgLsn, path: Option<&Text>) -> Result<(i64, i64, i64)> {
-    let now = WalPosition::now();
-    require_range(start, end, now.lsn)?;
-    let wanted = server::segments_of(start, end, now.timeline)?;
+    let now = Server::observe()?;
+    require_range(start, end, PgLsn(now.flush.0))?;
+    let wanted = now.segments_of(Lsn(start.0), Lsn(end.0))?;
     let found = look_for(&wanted, path)?;
     let missing = wanted.iter().find(|segment| !found.contains_key(*segment));
     let count = i64::try_from(found.len()).unwrap_or(i64::MAX);
@@ -56,12 +56,12 @@ fn record(start: PgLsn, end: PgLsn, path: Option<&Text>) -> Result<(i64, i64, i6
 
     let _scope = Scope::enter()?;
     ledger::lock_chain()?;
-    let parent = backup::reaching(server::system_identifier(), start)?;
+    let parent = backup::reaching(now.system_identifier(), start)?;
     let first = wanted.first().map(ToString::to_string);
     let last = wanted.last().map(ToString::to_string);
     let id = backup::record_range(&backup::Range {
-        system_identifier: server::system_identifier(),
-        timeline: now.timeline()?,
+        system_identifier: now.system_identifier(),
+        timeline: now.timeline_id()?,
         start_lsn: start,
         end_lsn: end,
         start_wal_file: first.as_deref(),
@@ -73,13 +73,13 @@ fn record(start: PgLsn, end: PgLsn, path: Option<&Text>) -> Result<(i64, i64, i6
         error: error.as_deref(),
     })?;
     match (error, parent) {
-        (Some(error), _) => server::tell(
+        (Some(error), _) => call::tell(
             PgLogLevel::WARNING,
             format!("incremental backup {id} is recorded as failed"),
             error,
             "Bring the segment back, or begin a new chain with a full backup.",
         ),
-        (None, None) => server::tell(
+        (None, None) => call::tell(
             PgLogLevel::NOTICE,
             format!("incremental backup {id} builds on no recorded backup"),
             format!("No completed full or incremental backup of this cluster reaches {start}."),

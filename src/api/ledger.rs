@@ -134,7 +134,6 @@ fn ledger_refuse<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>, Error
 /// at all; `status` is `intact` or one sentence that says what is wrong there. What it cannot see is the removal of the newest
 /// events together with the rows they tell of: keep the newest hash elsewhere to see that too.
 #[pg_extern(stable)]
-#[allow(clippy::type_complexity)]
 fn verify_ledger() -> Result<
     TableIterator<
         'static,

@@ -3,12 +3,12 @@
 pub mod archive;
 mod argument;
 pub mod backup;
+mod call;
 mod incremental;
 pub mod ledger;
 pub mod policy;
 pub mod readiness;
 pub mod recovery;
-mod server;
 mod storage;
 mod trigger;
 pub mod worker;

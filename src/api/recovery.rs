@@ -5,7 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::argument;
-use super::server;
+use super::call;
 use crate::catalog::{PgLsn, Scope, Text, backup, ledger, recovery};
 use crate::error::{Error, Result};
 
@@ -53,7 +53,7 @@ fn record_recovery_start(
 }
 
 fn start(recovery: &recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
-    server::require_primary("record_recovery_start")?;
+    call::require_primary("record_recovery_start")?;
     require_fitting_target(recovery)?;
     if let Some(time) = recovery.started_at {
         argument::finite("started_at", time)?;
@@ -173,7 +173,7 @@ fn record_recovery_complete(
 }
 
 fn complete(mut recovery: recovery::Ended<'_>) -> Result<(Option<AnyNumeric>, Option<AnyNumeric>)> {
-    server::require_primary("record_recovery_complete")?;
+    call::require_primary("record_recovery_complete")?;
     argument::not_negative("restore_seconds", recovery.restore_seconds.as_ref())?;
     argument::not_negative("replay_seconds", recovery.replay_seconds.as_ref())?;
     argument::error_goes_with_failure(recovery.status, recovery.error)?;

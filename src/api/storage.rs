@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::server;
+use super::call;
 use crate::catalog::Text;
 
 /// Whether the caller may have `path` read. Where not, a notice says that `consequence` follows, and why.
@@ -16,7 +16,7 @@ pub fn readable(path: &Text, consequence: &str) -> bool {
         )
     };
     if !may {
-        server::tell(
+        call::tell(
             PgLogLevel::NOTICE,
             consequence.to_owned(),
             format!(
@@ -36,7 +36,7 @@ pub fn readable(path: &Text, consequence: &str) -> bool {
 
 /// Says that something on disk was not read, what follows, and why.
 pub fn not_read(consequence: &str, why: &str) {
-    server::tell(
+    call::tell(
         PgLogLevel::NOTICE,
         consequence.to_owned(),
         why.to_owned(),
