@@ -103,8 +103,7 @@ run_test() {
         if [ $# -gt 0 ]; then case " $* " in *" $major "*) ;; *) continue ;; esac; fi
         say "PostgreSQL $major ($config)"
         if for_server "$config" install; then
-            # These wait for servers more than they compute.
-            PG_CONFIG=$config RUST_TEST_THREADS=$((2 * $(nproc))) tested -p tests
+            PG_CONFIG=$config tested -p tests
         else
             echo 'test result: FAILED. 0 passed; 1 failed; the extension did not build' | tee -a "$log"
             status=1
