@@ -196,12 +196,14 @@ CREATE TABLE wal_archive (
     verified_at timestamptz,
     stored_changed_at timestamptz,
     handover bytea,
-    record_count backstop_count
+    record_count backstop_count,
+    status_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE wal_archive IS 'one row for each archived segment, timeline history and backup history file: what verification found';
 COMMENT ON COLUMN wal_archive.start_lsn IS 'NULL for a timeline history file';
 COMMENT ON COLUMN wal_archive.problem IS 'what is wrong, where the status is missing, corrupt or foreign; kept when it is acknowledged';
 COMMENT ON COLUMN wal_archive.detail IS 'what was found where, and what was expected';
+COMMENT ON COLUMN wal_archive.status_since IS 'when it came to have this status and problem';
 COMMENT ON COLUMN wal_archive.first_commit_at IS 'time of the first commit in the segment; NULL where there is none';
 COMMENT ON COLUMN wal_archive.stored_changed_at IS 'when the stored file was last changed (its ctime): a later one means that it must be looked at again';
 COMMENT ON COLUMN wal_archive.handover IS 'what verifying the next segment needs to know of the end of this one';

@@ -67,7 +67,10 @@ pub fn look_at_segment(
         Err(fault) => {
             finding.status = fault.problem.status().as_str();
             finding.problem = Some(fault.problem.as_str());
-            finding.detail = Some(format!("{}: {}", finding.name, fault.sentence));
+            finding.detail = Some(format!(
+                "{}, LSN {}, byte {}: {}",
+                finding.name, fault.lsn, fault.offset, fault.sentence
+            ));
         }
     }
     finding

@@ -155,7 +155,9 @@ pub fn store(finding: &Finding) -> Result<()> {
              stored_changed_at = EXCLUDED.stored_changed_at, sha256 = EXCLUDED.sha256,
              first_commit_at = EXCLUDED.first_commit_at, last_commit_at = EXCLUDED.last_commit_at,
              commit_count = EXCLUDED.commit_count, record_count = EXCLUDED.record_count,
-             handover = EXCLUDED.handover, verified_at = EXCLUDED.verified_at",
+             handover = EXCLUDED.handover, verified_at = EXCLUDED.verified_at,
+             status_since = CASE WHEN w.status = EXCLUDED.status AND w.problem IS NOT DISTINCT FROM EXCLUDED.problem
+                                 THEN w.status_since ELSE clock_timestamp() END",
     );
     static FORGET_POINTS: Statement = Statement::new("DELETE FROM @extschema@.restore_points WHERE segment_name = $1");
     static ADD_POINT: Statement = Statement::new(
@@ -234,7 +236,9 @@ pub fn store_absent(absent: &Absent) -> Result<()> {
              status = EXCLUDED.status, problem = EXCLUDED.problem, detail = EXCLUDED.detail,
              stored_bytes = CASE EXCLUDED.status WHEN 'pending' THEN EXCLUDED.stored_bytes ELSE w.stored_bytes END,
              stored_changed_at =
-                 CASE EXCLUDED.status WHEN 'pending' THEN EXCLUDED.stored_changed_at ELSE w.stored_changed_at END",
+                 CASE EXCLUDED.status WHEN 'pending' THEN EXCLUDED.stored_changed_at ELSE w.stored_changed_at END,
+             status_since = CASE WHEN w.status = EXCLUDED.status AND w.problem IS NOT DISTINCT FROM EXCLUDED.problem
+                                 THEN w.status_since ELSE clock_timestamp() END",
     );
     ABSENT.write(
         &[

@@ -39,7 +39,7 @@ pub fn backups(system_identifier: i64) -> Result<Vec<BackupFact>> {
 /// Segments without a good verdict.
 pub fn broken_segments(size: SegmentSize) -> Result<Vec<BrokenSegment>> {
     static BROKEN: Statement = Statement::new(
-        "SELECT segment_name, status, problem, first_seen_at, stored_bytes IS NOT NULL AND status <> 'missing'
+        "SELECT segment_name, status, problem, status_since, stored_bytes IS NOT NULL AND status <> 'missing'
            FROM @extschema@.wal_archive
           WHERE status <> 'verified' AND start_lsn IS NOT NULL
           ORDER BY timeline_id, start_lsn",

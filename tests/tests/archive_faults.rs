@@ -67,10 +67,11 @@ impl Verdict {
         }
         assert!(detail.ends_with('.'), "not a sentence: {detail:?}");
 
-        let gaps = "SELECT from_segment, to_segment, segments, state, problem, from_lsn < to_lsn, affected_backups
-                    FROM wal_archive_gaps WHERE state <> 'late'";
+        let gaps = "SELECT from_segment, to_segment, segments, state, g.problem, from_lsn < to_lsn,
+                           since > first_seen_at, affected_backups
+                    FROM wal_archive_gaps g JOIN wal_archive ON segment_name = from_segment WHERE state <> 'late'";
         let backup = cluster.text("SELECT id FROM backup_history")?;
-        let expected = format!("{0}|{0}|1|lost|{1}|t|{{{backup}}}", self.segment, self.problem);
+        let expected = format!("{0}|{0}|1|lost|{1}|t|t|{{{backup}}}", self.segment, self.problem);
         assert_eq!(cluster.text(gaps)?, expected);
 
         cluster.wait_for("SELECT status FROM recovery_readiness", self.readiness)?;

@@ -142,7 +142,7 @@ pub struct BrokenSegment {
     pub status: Status,
     /// The column `problem`.
     pub problem: Option<String>,
-    /// Since when it is known (`first_seen_at`).
+    /// Since when it is so (`status_since`).
     pub noticed_at: DateTime<Utc>,
     /// Whether a file under this name is in the archive, as far as is known.
     pub stored: bool,
