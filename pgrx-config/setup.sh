@@ -66,7 +66,8 @@ need_packages() {
 
 package_available() {
     command -v apt-cache >/dev/null 2>&1 || return 1
-    known() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
+    # Read whole: a reader that leaves early fails apt-cache, and with it the pipe.
+    known() { [[ $(LC_ALL=C apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [^\(] ]]; }
     known "$1" && return 0
     apt_refresh
     known "$1"
@@ -147,7 +148,9 @@ build_from_source() {
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/source"
     echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" >"$apt/sources.list"
     local options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists"
-        -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User= -o Debug::NoLocking=1)
+        -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User= -o Debug::NoLocking=1
+        # A mirror may lag behind: the sources are old news, and their signature is checked all the same.
+        -o Acquire::Check-Valid-Until=false)
     # shellcheck disable=SC2317 # with_progress calls it
     fetch() { cd "$apt/source" && apt-get -q "${options[@]}" update && apt-get -q "${options[@]}" source --download-only "postgresql-$major"; }
     with_progress "fetching the source package postgresql-$major of Debian $suite" "$CACHE/build/apt-$major.log" fetch
