@@ -7,6 +7,7 @@
 pub mod chain;
 pub mod derive;
 pub mod expected;
+pub mod index;
 pub mod listing;
 mod shell;
 pub mod source;
