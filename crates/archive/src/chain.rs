@@ -25,6 +25,12 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// Of a file that is there, but that cannot be looked at: like no other.
+    pub const UNKNOWN: Self = Self {
+        bytes: 0,
+        changed_at: PgTimestamp(i64::MIN),
+    };
+
     /// How a file looks now.
     pub const fn of(file: &StoredFile) -> Self {
         Self {

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+mod comparison;
+mod containment;
 pub mod derive;
 pub mod expected;
 pub mod index;
@@ -13,6 +15,8 @@ mod shell;
 pub mod source;
 pub mod status;
 
+pub use comparison::Comparison;
+pub use containment::{Callback, contained};
 pub use derive::{DeriveError, Derived, derive};
 pub use listing::{DirectoryStamp, Listing, ReadError, StoredFile};
 pub use source::{Setting, Source, SourceError};
