@@ -9,6 +9,7 @@ static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::ne
 static ARCHIVE_SOURCE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"auto"));
 static CHECK_INTERVAL_MS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static ARCHIVE_GRACE_S: GucSetting<i32> = GucSetting::<i32>::new(60);
+static RESTORE_COMMAND_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static TARGET_RPO_S: GucSetting<i32> = GucSetting::<i32>::new(5 * 60);
 static RUNNING_BACKUP_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(24 * 60 * 60);
 static SAMPLE_RETENTION_MIN: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
@@ -33,6 +34,11 @@ pub fn check_interval() -> Duration {
 /// How long a segment may stay invisible in the archive before it is missing.
 pub fn archive_grace() -> Duration {
     Duration::from_secs(ARCHIVE_GRACE_S.get().unsigned_abs().into())
+}
+
+/// How long `restore_command` may take for one file.
+pub fn restore_command_timeout() -> Duration {
+    Duration::from_secs(RESTORE_COMMAND_TIMEOUT_S.get().unsigned_abs().into())
 }
 
 /// The cluster's recovery point objective; none when the setting is 0.
@@ -99,6 +105,16 @@ pub fn define(preloading: bool) {
         c"It starts when the segment is first expected there and does not run while the archiver still has it to send.",
         &ARCHIVE_GRACE_S,
         0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_backstop.restore_command_timeout",
+        c"How long restore_command may take for one file before it is ended.",
+        c"Recovery itself would wait for ever. What is ended so says nothing of the segment.",
+        &RESTORE_COMMAND_TIMEOUT_S,
+        1,
         86_400,
         GucContext::Sighup,
         GucFlags::UNIT_S,

@@ -8,6 +8,8 @@ pub mod chain;
 pub mod derive;
 pub mod expected;
 pub mod listing;
+pub mod restore_command;
+pub mod secrets;
 mod shell;
 pub mod source;
 pub mod status;
