@@ -31,7 +31,7 @@ impl Assessment {
             flush: (!server.standby).then_some(server.flush),
             is_standby: server.standby,
             backups: facts::backups(server.system_identifier())?,
-            broken: facts::broken_segments(server.format.segment_size)?,
+            broken: facts::broken_runs(server.format.segment_size, settings::archive_grace())?,
             extents: facts::extents()?,
             broken_histories: facts::broken_histories()?,
             receivers: facts::receivers()?,

@@ -8,6 +8,10 @@ mod detection;
 mod error;
 mod inspection;
 mod locks;
+mod process;
+#[expect(dead_code, reason = "nothing asks for it yet")]
+mod restore_command;
+mod scratch;
 mod server;
 mod settings;
 mod shmem;

@@ -11,6 +11,7 @@ static CHECK_INTERVAL_MS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static ARCHIVE_GRACE_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static VERIFY_RATE_LIMIT_KB: GucSetting<i32> = GucSetting::<i32>::new(0);
 static REVERIFY_INTERVAL_S: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 60 * 60);
+static RESTORE_COMMAND_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static TARGET_RPO_S: GucSetting<i32> = GucSetting::<i32>::new(5 * 60);
 static RUNNING_BACKUP_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(24 * 60 * 60);
 static SAMPLE_RETENTION_MIN: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
@@ -51,6 +52,9 @@ pub fn reverify_interval() -> Option<Duration> {
         0 => None,
         seconds => Some(Duration::from_secs(seconds.unsigned_abs().into())),
     }
+/// How long `restore_command` may take for one file.
+pub fn restore_command_timeout() -> Duration {
+    Duration::from_secs(RESTORE_COMMAND_TIMEOUT_S.get().unsigned_abs().into())
 }
 
 /// The cluster's recovery point objective; none when the setting is 0.
@@ -138,6 +142,12 @@ pub fn define(preloading: bool) {
         &REVERIFY_INTERVAL_S,
         0,
         i32::MAX,
+        c"pg_backstop.restore_command_timeout",
+        c"How long restore_command may take for one file before it is ended.",
+        c"Recovery itself would wait for ever. What is ended so says nothing of the segment.",
+        &RESTORE_COMMAND_TIMEOUT_S,
+        1,
+        86_400,
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );

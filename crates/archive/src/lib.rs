@@ -11,6 +11,8 @@ pub mod derive;
 pub mod expected;
 pub mod index;
 pub mod listing;
+pub mod restore_command;
+pub mod secrets;
 mod shell;
 pub mod source;
 pub mod status;
