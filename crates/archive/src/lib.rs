@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod compression;
+pub mod content;
 pub mod derive;
 pub mod expected;
 pub mod listing;
@@ -12,6 +14,8 @@ mod shell;
 pub mod source;
 pub mod status;
 
+pub use compression::{Compression, DecompressionError};
+pub use content::Content;
 pub use derive::{DeriveError, Derived, derive};
 pub use listing::{DirectoryStamp, Listing, ReadError, StoredFile};
 pub use source::{Setting, Source, SourceError};
