@@ -6,7 +6,9 @@
 
 pub mod chain;
 mod comparison;
+pub mod compression;
 mod containment;
+pub mod content;
 pub mod derive;
 pub mod expected;
 pub mod index;
@@ -18,7 +20,9 @@ pub mod source;
 pub mod status;
 
 pub use comparison::Comparison;
+pub use compression::{Compression, DecompressionError};
 pub use containment::{Callback, contained};
+pub use content::Content;
 pub use derive::{DeriveError, Derived, derive};
 pub use listing::{DirectoryStamp, Listing, ReadError, StoredFile};
 pub use source::{Setting, Source, SourceError};

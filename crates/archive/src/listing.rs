@@ -130,7 +130,7 @@ impl Listing {
 
 /// What shows whether the archive's directory changed since it was last listed, see [`DirectoryStamp`].
 pub fn stamp(source: &Source) -> Result<DirectoryStamp, ReadError> {
-    let root = source.root();
+    let root = root_of(source)?;
     let metadata = fs::metadata(root).map_err(|e| root_error(root, e))?;
     if !metadata.is_dir() {
         return Err(ReadError::NotADirectory { path: root.to_owned() });
@@ -147,7 +147,7 @@ pub fn stamp(source: &Source) -> Result<DirectoryStamp, ReadError> {
 /// Lists the archive. `size` is the cluster's segment size, without which a name cannot be told from a segment's.
 pub fn list(source: &Source, size: SegmentSize) -> Result<Listing, ReadError> {
     let before = stamp(source)?;
-    let root = source.root();
+    let root = root_of(source)?;
     let mut listing = Listing {
         segments: BTreeMap::new(),
         others: Vec::new(),
@@ -257,12 +257,18 @@ pub fn open(source: &Source, name: &str) -> Result<(File, StoredFile), ReadError
 
 /// Where a file of the archive lies. Names come from tables too, so they may not lead elsewhere.
 fn path_of(source: &Source, name: &str) -> Result<PathBuf, ReadError> {
-    let path = source.root().join(name);
+    let path = root_of(source)?.join(name);
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {
         (Some(Component::Normal(only)), None) if only.len() == name.len() => Ok(path),
         _ => Err(ReadError::NotRegular { path }),
     }
+}
+
+fn root_of(source: &Source) -> Result<&Path, ReadError> {
+    source
+        .root()
+        .ok_or_else(|| ReadError::NoArchive { path: PathBuf::new() })
 }
 
 fn root_error(root: &Path, error: io::Error) -> ReadError {
