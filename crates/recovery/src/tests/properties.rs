@@ -196,8 +196,37 @@ fn asked_for(facts: &Facts, from: Lsn) -> Vec<wal::SegmentName> {
         .collect()
 }
 
+/// Rows that follow upon each other and are alike, as one run.
+fn taken_together(mut rows: Vec<BrokenRun>) -> Vec<BrokenRun> {
+    rows.sort_by_key(|row| row.first);
+    rows.dedup_by_key(|row| row.first);
+    let mut runs: Vec<BrokenRun> = Vec::new();
+    for row in rows {
+        match runs.last_mut() {
+            Some(run)
+                if run.last.next() == Some(row.first)
+                    && (run.status, &run.problem, run.stored) == (row.status, &row.problem, row.stored) =>
+            {
+                run.last = row.last;
+                run.noticed_at = run.noticed_at.min(row.noticed_at);
+            }
+            _ => runs.push(row),
+        }
+    }
+    runs
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn rows_taken_together_say_the_same_as_one_by_one(facts in any_cluster()) {
+        let mut facts = facts;
+        facts.broken.sort_by_key(|row| row.first);
+        facts.broken.dedup_by_key(|row| row.first);
+        let together = Facts { broken: taken_together(facts.broken.clone()), ..facts.clone() };
+        prop_assert_eq!(survey(&facts), survey(&together));
+    }
 
     #[test]
     fn a_cluster_is_never_ready_with_a_bad_segment_behind_the_newest_usable_backup(facts in any_cluster()) {
