@@ -9,19 +9,18 @@ use crate::catalog::archive::{Finding, Recorded as Row, Unread};
 use crate::error::{Error, Result};
 use crate::server::Server;
 use crate::settings;
-use archive::chain::{Decision, Held, Judge, Memory, Recorded};
+use archive::chain::{Decision, Held, Judge, Mark, Memory, Recorded, Why};
 use archive::expected::{self, Stretch};
 use archive::index::{Index, State};
 use archive::{Source, Status};
 use std::collections::{BTreeMap, BTreeSet};
-use wal::{Handover, PgTimestamp, Problem, SegmentName, SegmentSize, TimelineHistory};
+use wal::{Handover, Lsn, PgTimestamp, Problem, SegmentName, SegmentSize, Timeline, TimelineHistory, WalFileName};
 
 mod sentences;
 mod succession;
 mod texts;
 
 pub use succession::{Looked, Precedent, Succession};
-pub use texts::TextNews;
 use texts::Texts;
 
 /// Decisions are made on so many segments at once, bounded so that neither memory nor a transaction grows with the archive.
@@ -42,6 +41,8 @@ pub struct Inspection {
     memory: Memory,
     index: Index,
     texts: Texts,
+    /// The oldest WAL that a backup needs, as of which event of the ledger, on which timeline.
+    needed_from: Option<(Option<i64>, Timeline, Option<Lsn>)>,
     /// Segments of other branches that have a row.
     strangers: BTreeSet<SegmentName>,
     /// Where the round of [`ROUND`] goes on.
@@ -73,6 +74,7 @@ impl Inspection {
             memory,
             index: Index::default(),
             texts: Texts::default(),
+            needed_from: None,
             strangers: BTreeSet::new(),
             round: None,
             outside: (0, 0),
@@ -116,12 +118,26 @@ impl Inspection {
                 .map_err(|distrust| Error::Archive(format!("{}: {distrust}", self.source)))?;
         }
         let size = self.size();
-        let backups = catalog::facts::backups(self.server.system_identifier())?;
-        let needed_from = recovery::backups::needed_from(&backups, &self.history, size);
+        let needed_from = self.needed_from()?;
         let begin = expected::begin(needed_from, &self.history, self.access.segments(), self.server.flush);
         self.index
             .align(&expected::expected(&self.history, size, begin, self.server.flush));
         Ok(())
+    }
+
+    /// The oldest WAL that a backup needs. Every change of a backup is an event of the ledger: without a new one, and on the same
+    /// timeline, it is what it was.
+    fn needed_from(&mut self) -> Result<Option<Lsn>> {
+        let event = catalog::ledger::last_event()?;
+        match self.needed_from {
+            Some((of, timeline, lsn)) if of == event && timeline == self.history.timeline() => Ok(lsn),
+            _ => {
+                let backups = catalog::facts::backups(self.server.system_identifier())?;
+                let lsn = recovery::backups::needed_from(&backups, &self.history, self.size());
+                self.needed_from = Some((event, self.history.timeline(), lsn));
+                Ok(lsn)
+            }
+        }
     }
 
     fn size(&self) -> SegmentSize {
@@ -208,7 +224,7 @@ impl Inspection {
         let mark = row.stored_bytes.zip(row.changed_at);
         Ok(Recorded {
             status,
-            mark: mark.map(|(bytes, changed_at)| archive::chain::Mark {
+            mark: mark.map(|(bytes, changed_at)| Mark {
                 bytes: bytes.unsigned_abs(),
                 changed_at: PgTimestamp(changed_at),
             }),
@@ -219,7 +235,9 @@ impl Inspection {
                     // Not the file's fault, perhaps: permissions and network mounts come back.
                     Some(problem) if problem == Problem::Unreadable.as_str() => true,
                     // What was another branch's when it was read may be ours after a promotion.
-                    Some(problem) if problem == Problem::ForeignTimeline.as_str() => mark.is_none() || self.is_ours(&row.name),
+                    Some(problem) if problem == Problem::ForeignTimeline.as_str() => {
+                        mark.is_none() || self.is_ours(&row.name)
+                    }
                     _ => self.access.store().is_none(),
                 },
             absent: matches!(problem, Some("missing" | "not_archived" | "missing_history")),
@@ -241,7 +259,7 @@ impl Inspection {
     pub fn settle(&mut self, decided: &Decided) {
         for (segment, held, decision, record) in &decided.segments {
             let state = match decision {
-                Decision::Stands => record.map_or(State::Unknown, |record| standing(&record, *held)),
+                Decision::Stands => record.as_ref().map_or(State::Unknown, |record| standing(record, *held)),
                 Decision::Waits | Decision::Await => State::Awaited,
                 Decision::Read(_) => State::Queued,
                 Decision::Lose(_) => State::Lost,
@@ -271,7 +289,11 @@ impl Inspection {
             .map(|segment| self.stranger(segment))
             .collect();
         catalog::archive::store_unread(&unread)?;
-        self.strangers = self.access.store().map(|store| store.strangers().segments().collect()).unwrap_or_default();
+        self.strangers = self
+            .access
+            .store()
+            .map(|store| store.strangers().segments().collect())
+            .unwrap_or_default();
         Ok(())
     }
 
@@ -299,7 +321,9 @@ impl Inspection {
 
     /// The newest segments that are to be read, ascending.
     pub fn lot_to_read(&self) -> Vec<SegmentName> {
-        let most = usize::try_from(LOT_TO_READ / self.size().bytes()).unwrap_or(LOT).clamp(8, LOT);
+        let most = usize::try_from(LOT_TO_READ / self.size().bytes())
+            .unwrap_or(LOT)
+            .clamp(8, LOT);
         self.index.newest(State::Queued, most)
     }
 
@@ -335,15 +359,18 @@ impl Inspection {
 
     /// How many segments are expected.
     pub fn expected(&self) -> u64 {
-        self.index.stretches().map(|stretch| stretch.last - stretch.first + 1).sum()
+        self.index
+            .stretches()
+            .map(|stretch| stretch.last - stretch.first + 1)
+            .sum()
     }
 
     fn is_ours(&self, name: &str) -> bool {
-        match wal::WalFileName::classify(name, self.size()) {
-            Some(wal::WalFileName::Segment(segment)) => {
+        match WalFileName::classify(name, self.size()) {
+            Some(WalFileName::Segment(segment)) => {
                 self.history.timeline_of_segment(segment.number, segment.size) == segment.timeline
             }
-            Some(wal::WalFileName::History(timeline)) => self.history.contains(timeline),
+            Some(WalFileName::History(timeline)) => self.history.contains(timeline),
             _ => false,
         }
     }
@@ -392,7 +419,9 @@ impl Inspection {
         match looked {
             Looked::Found(finding) => {
                 let repeat = self.successor_to_repeat(segment, finding)?;
-                if finding.problem != Some(Problem::Unreadable.as_str()) || !self.is_unreadable_on_record(&finding.name)? {
+                if finding.problem != Some(Problem::Unreadable.as_str())
+                    || !self.is_unreadable_on_record(&finding.name)?
+                {
                     catalog::archive::store(finding)?;
                 }
                 let sound = finding.status == Status::Verified.as_str();
@@ -401,24 +430,28 @@ impl Inspection {
                     self.index.set(&repeat, State::Queued);
                 }
             }
-            Looked::NotThere(_) => {
-                let name = segment.to_string();
-                let Some(record) = self.recorded(vec![name.clone()])?.remove(&name) else {
-                    self.index.set(&segment, State::Unknown);
-                    return Ok(());
-                };
-                // Gone since it was listed, the next look will find it missing.
-                let decision = match self.access.store() {
-                    Some(_) => Decision::Waits,
-                    None => self.judge().absent(&name, &record),
-                };
-                let decided = Decided {
-                    segments: vec![(segment, Held::Absent, decision, Some(record))],
-                };
-                self.record(&decided)?;
-                self.settle(&decided);
-            }
+            Looked::NotThere(sentence) => self.store_not_there(segment, sentence)?,
         }
+        Ok(())
+    }
+
+    /// What is not there although it was listed, the next look will find missing. Of an archive that cannot be listed, this is
+    /// the only way to learn it.
+    fn store_not_there(&mut self, segment: SegmentName, sentence: &str) -> Result<()> {
+        self.index.set(&segment, State::Unknown);
+        let name = segment.to_string();
+        let rows = self.recorded(vec![name.clone()])?;
+        let Some(record) = rows.get(&name).filter(|_| self.access.store().is_none()) else {
+            return Ok(());
+        };
+        let decision = self.judge().absent(&name, record);
+        if let Some(unread) = self.unread(&segment, Held::Absent, decision, Some(record)) {
+            let detail = format!("{} {sentence}", unread.detail);
+            catalog::archive::store_unread(&[Unread { detail, ..unread }])?;
+        }
+        self.settle(&Decided {
+            segments: vec![(segment, Held::Absent, decision, Some(*record))],
+        });
         Ok(())
     }
 
@@ -446,13 +479,13 @@ impl Decided {
 
     /// Where the WAL begins of which there is news, if the news is of nothing but segments that were filled just now: what the
     /// worker's own writing can bring about.
-    pub fn routine(&self) -> Option<wal::Lsn> {
+    pub fn routine(&self) -> Option<Lsn> {
         let mut first = None;
         for (segment, _, decision, record) in &self.segments {
             match decision {
                 Decision::Stands | Decision::Waits => continue,
                 Decision::Await if record.is_none() => {}
-                Decision::Read(archive::chain::Why::New) => {}
+                Decision::Read(Why::New) => {}
                 _ => return None,
             }
             first = first.or(Some(segment.start()));

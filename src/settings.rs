@@ -52,6 +52,8 @@ pub fn reverify_interval() -> Option<Duration> {
         0 => None,
         seconds => Some(Duration::from_secs(seconds.unsigned_abs().into())),
     }
+}
+
 /// How long `restore_command` may take for one file.
 pub fn restore_command_timeout() -> Duration {
     Duration::from_secs(RESTORE_COMMAND_TIMEOUT_S.get().unsigned_abs().into())
@@ -142,6 +144,10 @@ pub fn define(preloading: bool) {
         &REVERIFY_INTERVAL_S,
         0,
         i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
         c"pg_backstop.restore_command_timeout",
         c"How long restore_command may take for one file before it is ended.",
         c"Recovery itself would wait for ever. What is ended so says nothing of the segment.",

@@ -76,7 +76,9 @@ impl Subject<'_> {
                 reject(
                     &mut finding,
                     Problem::Unreadable,
-                    &format!("verification itself failed ({panic}); this is a defect of pg_backstop: please report it."),
+                    &format!(
+                        "verification itself failed ({panic}); this is a defect of pg_backstop: please report it."
+                    ),
                 );
                 return finding;
             }

@@ -1,9 +1,9 @@
 //! Looking at the archive from SQL.
 
 use super::call::require_primary;
+use crate::access::choose_source;
 use crate::catalog::{self, PgLsn};
 use crate::error::{Error, Result};
-use crate::access::choose_source;
 use crate::inspection::{Inspection, Precedent, Succession};
 use crate::locks;
 use crate::server::Server;

@@ -44,8 +44,9 @@ pub fn recorded(names: Vec<String>) -> Result<Vec<Recorded>> {
 
 /// Names of the history and backup history files that have a row.
 pub fn recorded_texts() -> Result<Vec<String>> {
-    static TEXTS: Statement =
-        Statement::new("SELECT segment_name FROM @extschema@.wal_archive WHERE start_lsn IS NULL ORDER BY segment_name");
+    static TEXTS: Statement = Statement::new(
+        "SELECT segment_name FROM @extschema@.wal_archive WHERE start_lsn IS NULL ORDER BY segment_name",
+    );
     TEXTS.read(&[], |rows| rows.map(|row| row.need(1, "a file name")).collect())
 }
 
@@ -352,13 +353,37 @@ pub fn store_unread(files: &[Unread]) -> Result<()> {
     UNREAD.write(
         &[
             files.iter().map(|file| file.name.clone()).collect::<Vec<_>>().into(),
-            files.iter().map(|file| signed(file.timeline)).collect::<Vec<_>>().into(),
-            files.iter().map(|file| file.range.map(|range| lsn(range.0))).collect::<Vec<_>>().into(),
-            files.iter().map(|file| file.range.map(|range| lsn(range.1))).collect::<Vec<_>>().into(),
-            files.iter().map(|file| file.status.to_owned()).collect::<Vec<_>>().into(),
-            files.iter().map(|file| file.problem.map(str::to_owned)).collect::<Vec<_>>().into(),
+            files
+                .iter()
+                .map(|file| signed(file.timeline))
+                .collect::<Vec<_>>()
+                .into(),
+            files
+                .iter()
+                .map(|file| file.range.map(|range| lsn(range.0)))
+                .collect::<Vec<_>>()
+                .into(),
+            files
+                .iter()
+                .map(|file| file.range.map(|range| lsn(range.1)))
+                .collect::<Vec<_>>()
+                .into(),
+            files
+                .iter()
+                .map(|file| file.status.to_owned())
+                .collect::<Vec<_>>()
+                .into(),
+            files
+                .iter()
+                .map(|file| file.problem.map(str::to_owned))
+                .collect::<Vec<_>>()
+                .into(),
             files.iter().map(|file| file.detail.clone()).collect::<Vec<_>>().into(),
-            files.iter().map(|file| file.stored.map(|stored| stored.0)).collect::<Vec<_>>().into(),
+            files
+                .iter()
+                .map(|file| file.stored.map(|stored| stored.0))
+                .collect::<Vec<_>>()
+                .into(),
             files
                 .iter()
                 .map(|file| file.stored.and_then(|stored| time(stored.1)))

@@ -59,7 +59,8 @@ pub fn broken_runs(size: SegmentSize, grace: Duration) -> Result<Vec<BrokenRun>>
             let read = || {
                 // Rows from before a change of the segment size have names that are none any more.
                 let name = |column| row.need::<String>(column, "a segment name");
-                let (Ok(first), Ok(last)) = (SegmentName::parse(&name(1)?, size), SegmentName::parse(&name(2)?, size)) else {
+                let (Ok(first), Ok(last)) = (SegmentName::parse(&name(1)?, size), SegmentName::parse(&name(2)?, size))
+                else {
                     return Ok(None);
                 };
                 Ok(Some(BrokenRun {

@@ -2,8 +2,8 @@
 
 use super::Inspection;
 use crate::catalog::archive::Unread;
-use archive::chain::{Decision, Held, Loss, Recorded};
 use archive::Status;
+use archive::chain::{Decision, Held, Loss, Recorded};
 use wal::{Problem, SegmentName};
 
 impl Inspection {

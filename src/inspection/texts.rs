@@ -42,13 +42,16 @@ impl Texts {
         }
         let after = self.round.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut round: Vec<&String> = held
-            .range((after, Bound::Unbounded))
+            .range::<String, _>((after, Bound::Unbounded))
             .map(|(name, _)| name)
             .take(ROUND)
             .collect();
         round.extend(held.keys().take(ROUND - round.len()));
         due.extend(&round);
-        (due.into_iter().cloned().collect(), round.last().map(|name| (*name).clone()))
+        (
+            due.into_iter().cloned().collect(),
+            round.last().map(|name| (*name).clone()),
+        )
     }
 }
 
@@ -173,7 +176,12 @@ impl Inspection {
     ///
     /// # Errors
     /// Where the archive as a whole cannot be read now.
-    pub fn read_text(&mut self, kind: WalFileName, name: &str, between: &mut dyn FnMut()) -> Result<Option<TextFinding>> {
+    pub fn read_text(
+        &mut self,
+        kind: WalFileName,
+        name: &str,
+        between: &mut dyn FnMut(),
+    ) -> Result<Option<TextFinding>> {
         let opening = self.read(name, between)?;
         let text = Text {
             server: &self.server,

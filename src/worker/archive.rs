@@ -148,7 +148,10 @@ impl ArchiveDuty {
 
     /// Removes rows that nothing needs any more.
     fn tidy(&mut self, inspection: &mut Inspection) -> Result<()> {
-        if self.tidied_at.is_some_and(|at| at.elapsed() < BETWEEN_TIDYINGS.min(settings::check_interval() * 10)) {
+        if self
+            .tidied_at
+            .is_some_and(|at| at.elapsed() < BETWEEN_TIDYINGS.min(settings::check_interval() * 10))
+        {
             return Ok(());
         }
         self.tidied_at = Some(Instant::now());

@@ -62,7 +62,10 @@ const MOST: usize = 1024;
 impl Rereading {
     /// How many of `segments` are due, if all are to be read within `interval`.
     pub fn due(&mut self, segments: u64, interval: Duration) -> Due {
-        let passed = self.counted_at.replace(Instant::now()).map_or(Duration::ZERO, |at| at.elapsed());
+        let passed = self
+            .counted_at
+            .replace(Instant::now())
+            .map_or(Duration::ZERO, |at| at.elapsed());
         self.credit += segments as f64 * passed.as_secs_f64() / interval.as_secs_f64().max(1e-3);
         self.credit = self.credit.min(segments as f64);
         let paced = (self.credit as usize).min(MOST);
