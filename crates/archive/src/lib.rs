@@ -13,10 +13,14 @@ pub mod listing;
 mod shell;
 pub mod source;
 pub mod status;
+pub mod store;
+mod stored;
 
 pub use compression::{Compression, DecompressionError};
 pub use content::Content;
 pub use derive::{DeriveError, Derived, derive};
-pub use listing::{DirectoryStamp, Listing, ReadError, StoredFile};
+pub use listing::Listing;
 pub use source::{Setting, Source, SourceError};
 pub use status::Status;
+pub use store::{Store, Strangers};
+pub use stored::{DirectoryStamp, ReadError, RootId, StoredFile};
