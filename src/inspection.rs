@@ -275,8 +275,10 @@ impl Inspection {
         };
         store
             .strangers()
-            .segments()
-            .filter(|segment| !self.strangers.contains(segment) && !self.index.covers(segment))
+            .newest
+            .iter()
+            .filter(|segment| !self.strangers.contains(*segment) && !self.index.covers(segment))
+            .copied()
             .collect()
     }
 
@@ -292,7 +294,7 @@ impl Inspection {
         self.strangers = self
             .access
             .store()
-            .map(|store| store.strangers().segments().collect())
+            .map(|store| store.strangers().newest.clone())
             .unwrap_or_default();
         Ok(())
     }

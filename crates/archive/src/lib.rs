@@ -18,12 +18,16 @@ pub mod secrets;
 mod shell;
 pub mod source;
 pub mod status;
+pub mod store;
+mod stored;
 
 pub use comparison::Comparison;
 pub use compression::{Compression, DecompressionError};
 pub use containment::{Callback, contained};
 pub use content::Content;
 pub use derive::{DeriveError, Derived, derive};
-pub use listing::{DirectoryStamp, Listing, ReadError, StoredFile};
+pub use listing::Listing;
 pub use source::{Setting, Source, SourceError};
 pub use status::Status;
+pub use store::{Store, Strangers};
+pub use stored::{DirectoryStamp, ReadError, RootId, StoredFile};
