@@ -29,8 +29,8 @@ use keeper::{Keep, Message};
 
 /// As much of what a program prints is kept, the last of it, bytes.
 const KEPT: usize = 4096;
-/// A program that prints more than this at a time, bytes, is made to wait: reading it must not take a core.
-const FLOOD: usize = 32 * 1024;
+/// As much is read at a time, bytes: what a pipe holds.
+const READ_AT_ONCE: usize = 64 * 1024;
 // While a program runs it is looked at this often, more and more rarely; its end is noticed at once whatever these are.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
@@ -165,7 +165,7 @@ fn wait_for(socket: Option<RawFd>, timeout: Duration) {
 enum Printed {
     /// All that there was is read; there may be more.
     Something,
-    /// There is more than should be read at once.
+    /// It came in such an amount that the program is made to wait: reading on and on would take a core.
     TooMuch,
     /// Nobody has it open any more.
     All,
@@ -183,11 +183,12 @@ impl Said {
     fn read(&mut self, output: &mut PipeReader) -> io::Result<Printed> {
         let mut piece = [0; 4 * KEPT];
         let mut taken = 0;
-        while taken < FLOOD {
+        while taken < READ_AT_ONCE {
             let read = match output.read(&mut piece) {
                 Ok(0) => return Ok(Printed::All),
                 Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Printed::Something),
+                Err(error) if error.kind() == ErrorKind::WouldBlock && taken < KEPT => return Ok(Printed::Something),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
@@ -200,12 +201,10 @@ impl Said {
         Ok(Printed::TooMuch)
     }
 
-    /// Takes what a program has left behind in the pipe, which holds a few times as much as is read at once at most.
+    /// Takes what a program that has ended left in the pipe, and no more than a pipe holds: others may go on printing.
     fn read_rest(&mut self, output: &mut PipeReader) -> io::Result<()> {
-        for _ in 0..32 {
-            if self.read(output)? != Printed::TooMuch {
-                break;
-            }
+        if self.read(output)? == Printed::TooMuch {
+            self.read(output)?;
         }
         Ok(())
     }
