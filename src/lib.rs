@@ -1,5 +1,6 @@
 //! The extension: magic, start-up and the order of the SQL. No logic lives here.
 
+mod access;
 mod api;
 mod assessment;
 mod catalog;
@@ -9,7 +10,6 @@ mod error;
 mod inspection;
 mod locks;
 mod process;
-#[expect(dead_code, reason = "nothing asks for it yet")]
 mod restore_command;
 mod scratch;
 mod server;

@@ -1,9 +1,10 @@
 //! Looking at the archive from SQL.
 
 use super::call::require_primary;
+use crate::access::choose_source;
 use crate::catalog::{self, PgLsn, Scope, Text, ledger};
 use crate::error::{Error, Result};
-use crate::inspection::{Inspection, Succession, choose_source};
+use crate::inspection::{Inspection, Precedent, Succession};
 use crate::locks;
 use crate::server::Server;
 use archive::chain::Memory;
@@ -130,28 +131,42 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     }
     let source = choose_source(&server)?.source;
     locks::write_findings();
-    let mut inspection = Inspection::gather(&server, &source)?;
-    inspection.load()?;
-    // SAFETY: reads the clock.
-    let now = PgTimestamp(unsafe { pg_sys::GetCurrentTimestamp() });
     // Nobody has watched the archiver between two calls, so the grace counts from when a segment was first missed.
-    let mut memory = Memory::new(PgTimestamp(i64::MIN));
-    let plan = inspection.plan(&mut memory, now)?;
-    inspection.record_absences(&plan)?;
+    let mut inspection = Inspection::open(&source, &server, Memory::new(PgTimestamp(i64::MIN)))?;
+    // SAFETY: reads the clock.
+    inspection.gather(&server, PgTimestamp(unsafe { pg_sys::GetCurrentTimestamp() }))?;
+    inspection.expect()?;
+    inspection.load_texts()?;
+    // Whatever range is asked for, all that is expected gets its row: between verified rows, what has none counts as verified.
+    for lot in inspection.lots() {
+        let looked_up = inspection.look_up(&lot)?;
+        let decided = inspection.decide(looked_up)?;
+        inspection.record(&decided)?;
+        inspection.settle(&decided);
+        pgrx::check_for_interrupts!();
+    }
+    let strangers = inspection.new_strangers();
+    inspection.record_strangers(&strangers)?;
+    let looked_up = inspection.look_up_texts()?;
+    let texts = inspection.decide_texts(looked_up)?;
+    inspection.record_texts(&texts)?;
     let wanted = |segment: &SegmentName| {
         from.is_none_or(|from| segment.number >= from.number) && to.is_none_or(|to| segment.number <= to.number)
     };
-    let mut succession = Succession::new(&inspection);
-    for segment in inspection.to_reread().filter(wanted) {
-        let recorded = || inspection.recorded_handover(segment);
-        let finding = succession.verify(segment, recorded, &mut |_| {
+    let mut succession = Succession::new();
+    for segment in inspection.readable().into_iter().filter(wanted) {
+        let precedent = Precedent::of(&inspection, segment)?;
+        let looked = succession.read(&mut inspection, segment, precedent, &mut |_| {
             pgrx::check_for_interrupts!();
         })?;
-        catalog::archive::store(&finding)?;
+        inspection.store(segment, &looked)?;
     }
     if from.is_none() && to.is_none() {
-        for (kind, name) in inspection.held_others() {
-            inspection.store_text(kind, name)?;
+        for (kind, name) in inspection.held_texts() {
+            let read = inspection.read_text(kind, &name, &mut || {
+                pgrx::check_for_interrupts!();
+            })?;
+            inspection.store_text(&name, read.as_ref())?;
         }
     }
     Ok(())

@@ -77,6 +77,12 @@ fn insert(table: &str, row: i64, operation: &'static str, via: &'static str, ima
     APPEND.write_latest(&args, |rows| rows.one("the event's id")?.need(1, "the event's id"))
 }
 
+/// Id of the newest event; `None` before the first.
+pub fn last_event() -> Result<Option<i64>> {
+    static LAST: Statement = Statement::new("SELECT max(id) FROM @extschema@.ledger_events");
+    LAST.read(&[], |rows| rows.one("an event's id")?.get(1))
+}
+
 static DESCRIBES: Statement = Statement::new(
     "SELECT table_name = $2 AND row_id = $3 AND operation <> 'DELETE' AND image = $4
      FROM @extschema@.ledger_events WHERE id = $1",

@@ -241,15 +241,12 @@ fn on_its_own(backup: &BackupFact, path: &Path<'_>) -> Result<Usable, Unusable> 
     let whole = reach >= end && reach > path.segment(backup.timeline, start).start();
     if !whole && !backup.wal_included {
         return Err(match stop {
-            Stop::Broken(broken) if broken.status.is_bad() => Unusable::WalBroken {
-                segment: broken.segment,
+            Stop::Broken(segment, broken) if broken.status.is_bad() => Unusable::WalBroken {
+                segment,
                 status: broken.status,
                 problem: broken.problem.clone(),
             },
-            Stop::Broken(broken) => Unusable::WalUnverified {
-                segment: broken.segment,
-            },
-            Stop::Unknown(segment) => Unusable::WalUnverified { segment },
+            Stop::Broken(segment, _) | Stop::Unknown(segment) => Unusable::WalUnverified { segment },
             Stop::History(history) => Unusable::HistoryBroken {
                 timeline: history.timeline,
                 problem: history.problem.clone(),
