@@ -34,7 +34,7 @@ CREATE DOMAIN backstop_count AS bigint CHECK (VALUE >= 0);
 CREATE DOMAIN backstop_seconds AS numeric CHECK (VALUE >= 0.0);
 CREATE DOMAIN backstop_objective AS interval CHECK (VALUE >= interval '0');
 
--- Written by triggers only; verify_ledger() looks closer than constraints could.
+-- Written by triggers and acknowledgements only; verify_ledger() looks closer than constraints could.
 CREATE TABLE ledger_events (
     id bigint PRIMARY KEY,
     at timestamptz NOT NULL,
@@ -47,12 +47,13 @@ CREATE TABLE ledger_events (
     prev_hash bytea,
     hash bytea NOT NULL
 );
-COMMENT ON TABLE ledger_events IS 'append-only chain of every change of backup_policies, backup_history and recovery_history; check it with verify_ledger()';
+COMMENT ON TABLE ledger_events IS 'append-only chain of every change of backup_policies, backup_history and recovery_history, and of every acknowledgement; check it with verify_ledger()';
 COMMENT ON COLUMN ledger_events.id IS 'position in the chain: from 1, without gaps';
 COMMENT ON COLUMN ledger_events.actor IS 'the session user that made the change';
-COMMENT ON COLUMN ledger_events.operation IS 'INSERT, UPDATE or DELETE';
+COMMENT ON COLUMN ledger_events.row_id IS 'id of the row; 0 of an acknowledgement, whose image names the rows';
+COMMENT ON COLUMN ledger_events.operation IS 'INSERT, UPDATE, DELETE, or ACKNOWLEDGE of what is wrong';
 COMMENT ON COLUMN ledger_events.via IS 'function: through a function of pg_backstop or its worker; sql: past them';
-COMMENT ON COLUMN ledger_events.image IS 'the row after the change (DELETE: before it), without NULLs, in UTC: what ledger_image() makes of it';
+COMMENT ON COLUMN ledger_events.image IS 'the row after the change (DELETE: before it), without NULLs, in UTC: what ledger_image() makes of it; of an acknowledgement what was accepted, and why';
 COMMENT ON COLUMN ledger_events.prev_hash IS 'hash of the event before; NULL in the first';
 COMMENT ON COLUMN ledger_events.hash IS 'what ledger_hash() gives for this event';
 
@@ -203,7 +204,7 @@ CREATE TABLE wal_archive (
 COMMENT ON TABLE wal_archive IS 'one row for each archived segment, timeline history and backup history file: what verification found';
 COMMENT ON COLUMN wal_archive.start_lsn IS 'NULL for a timeline history file';
 COMMENT ON COLUMN wal_archive.problem IS 'what is wrong, where the status is missing, corrupt or foreign; kept when it is acknowledged';
-COMMENT ON COLUMN wal_archive.detail IS 'what was found where, and what was expected';
+COMMENT ON COLUMN wal_archive.detail IS 'what was found where, and what was expected; who acknowledged it, and why';
 COMMENT ON COLUMN wal_archive.status_since IS 'when it came to have this status and problem';
 COMMENT ON COLUMN wal_archive.first_commit_at IS 'time of the first commit in the segment; NULL where there is none';
 COMMENT ON COLUMN wal_archive.stored_changed_at IS 'when the stored file was last changed (its ctime): a later one means that it must be looked at again';

@@ -29,8 +29,8 @@ use keeper::{Keep, Message};
 
 /// As much of what a program prints is kept, the last of it, bytes.
 const KEPT: usize = 4096;
-/// As much of what a program prints is read before interrupts are answered again, bytes.
-const READ_AT_ONCE: usize = 1 << 20;
+/// As much is read at a time, bytes: what a pipe holds.
+const READ_AT_ONCE: usize = 64 * 1024;
 // While a program runs it is looked at this often, more and more rarely; its end is noticed at once whatever these are.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
@@ -112,11 +112,11 @@ impl Program {
     ) -> Result<ExitStatus, ProgramError> {
         let began = Instant::now();
         let (running, mut output) = Running::start(self)?;
-        let mut open = true;
+        let mut printed = Printed::Something;
         let mut wait = SHORTEST_WAIT;
         loop {
             if let Some(status) = running.status()? {
-                said.read(&mut output)?;
+                said.read_rest(&mut output)?;
                 return Ok(status);
             }
             let left = timeout.saturating_sub(began.elapsed());
@@ -124,10 +124,15 @@ impl Program {
                 return Err(ProgramError::TimedOut(timeout));
             }
             // A program may close its output and go on, or leave it to a process of another group: hence the timeout.
-            let awaited = if open { output.as_raw_fd() } else { running.socket() };
-            wait_for(awaited, wait.min(left));
+            match printed {
+                Printed::Something => wait_for(Some(output.as_raw_fd()), wait.min(left)),
+                Printed::TooMuch => wait_for(None, SHORTEST_WAIT),
+                Printed::All => wait_for(Some(running.socket()), wait.min(left)),
+            }
             wait = (wait * 2).min(LONGEST_WAIT);
-            open = open && said.read(&mut output)?;
+            if printed != Printed::All {
+                printed = said.read(&mut output)?;
+            }
             if let ControlFlow::Break(reason) = between() {
                 return Err(ProgramError::Stopped(reason));
             }
@@ -135,16 +140,19 @@ impl Program {
     }
 }
 
-/// Waits for this process's latch, for something to read, or for the time to pass.
-fn wait_for(socket: RawFd, timeout: Duration) {
-    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH | pg_sys::WL_SOCKET_READABLE;
+/// Waits for this process's latch, for something to read if it is given, or for the time to pass.
+fn wait_for(socket: Option<RawFd>, timeout: Duration) {
+    let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    if socket.is_some() {
+        events |= pg_sys::WL_SOCKET_READABLE;
+    }
     let milliseconds = c_long::try_from(timeout.as_millis()).unwrap_or(1).max(1);
     // SAFETY: MyLatch belongs to this process, and the caller holds the descriptor open.
     unsafe {
         pg_sys::WaitLatchOrSocket(
             pg_sys::MyLatch,
             events as c_int,
-            socket,
+            socket.unwrap_or(pg_sys::PGINVALID_SOCKET),
             milliseconds,
             pg_sys::PG_WAIT_EXTENSION,
         );
@@ -152,21 +160,34 @@ fn wait_for(socket: RawFd, timeout: Duration) {
     }
 }
 
+/// How a program's output goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Printed {
+    /// All that there was is read; there may be more.
+    Something,
+    /// It came in such an amount that the program is made to wait: reading on and on would take a core.
+    TooMuch,
+    /// Nobody has it open any more.
+    All,
+}
+
 /// The end of what a program has printed.
 #[derive(Default)]
 struct Said {
     bytes: Vec<u8>,
+    cut: bool,
 }
 
 impl Said {
-    /// Takes what there is; `false` at the end of it.
-    fn read(&mut self, output: &mut PipeReader) -> io::Result<bool> {
-        let mut piece = [0; 16 * 1024];
+    /// Takes what there is, within reason.
+    fn read(&mut self, output: &mut PipeReader) -> io::Result<Printed> {
+        let mut piece = [0; 4 * KEPT];
         let mut taken = 0;
         while taken < READ_AT_ONCE {
             let read = match output.read(&mut piece) {
-                Ok(0) => return Ok(false),
+                Ok(0) => return Ok(Printed::All),
                 Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock && taken < KEPT => return Ok(Printed::Something),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -174,13 +195,31 @@ impl Said {
             taken += read;
             self.bytes.extend_from_slice(piece.get(..read).unwrap_or_default());
             let superfluous = self.bytes.len().saturating_sub(KEPT);
+            self.cut |= superfluous > 0;
             self.bytes.drain(..superfluous);
         }
-        Ok(true)
+        Ok(Printed::TooMuch)
     }
 
+    /// Takes what a program that has ended left in the pipe, and no more than a pipe holds: others may go on printing.
+    fn read_rest(&mut self, output: &mut PipeReader) -> io::Result<()> {
+        if self.read(output)? == Printed::TooMuch {
+            self.read(output)?;
+        }
+        Ok(())
+    }
+
+    /// Without the rest of a line that was cut: the word that gives a secret away may have been in front.
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes).trim().to_owned()
+        let text = String::from_utf8_lossy(&self.bytes);
+        if !self.cut {
+            return text.trim().to_owned();
+        }
+        let whole = text
+            .split_once('\n')
+            .or_else(|| text.split_once(char::is_whitespace))
+            .map_or("", |(_, whole)| whole);
+        format!("… {}", whole.trim())
     }
 }
 

@@ -1,8 +1,9 @@
 //! Rows of wal_archive and restore_points: what is known of each archived file.
 
-use super::{PgLsn, Statement};
+use super::{Image, PgLsn, Statement, Text};
 use crate::error::Result;
 use pgrx::prelude::*;
+use wal::SegmentName;
 
 /// What wal_archive holds of a file, as far as the next look at the archive needs it.
 #[derive(Clone, Debug)]
@@ -242,7 +243,8 @@ pub struct Finding {
     pub restore_points: Vec<(String, u64, i64)>,
 }
 
-/// Stores what was found, in place of what was known of the file before.
+/// Stores what was found, in place of what was known of the file before. Who has acknowledged a problem has acknowledged it
+/// for as long as the same one is found.
 pub fn store(finding: &Finding) -> Result<()> {
     static STORE: Statement = Statement::new(
         "INSERT INTO @extschema@.wal_archive AS w
@@ -252,14 +254,19 @@ pub fn store(finding: &Finding) -> Result<()> {
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, clock_timestamp())
          ON CONFLICT (segment_name) DO UPDATE SET
              timeline_id = EXCLUDED.timeline_id, start_lsn = EXCLUDED.start_lsn, end_lsn = EXCLUDED.end_lsn,
-             status = EXCLUDED.status, problem = EXCLUDED.problem, detail = EXCLUDED.detail,
+             status = CASE WHEN w.status = 'acknowledged' AND w.problem = EXCLUDED.problem
+                           THEN w.status ELSE EXCLUDED.status END,
+             problem = EXCLUDED.problem,
+             detail = CASE WHEN w.status = 'acknowledged' AND w.problem = EXCLUDED.problem
+                           THEN w.detail ELSE EXCLUDED.detail END,
              stored_path = EXCLUDED.stored_path, stored_bytes = EXCLUDED.stored_bytes,
              stored_changed_at = EXCLUDED.stored_changed_at, sha256 = EXCLUDED.sha256,
              first_commit_at = EXCLUDED.first_commit_at, last_commit_at = EXCLUDED.last_commit_at,
              commit_count = EXCLUDED.commit_count, record_count = EXCLUDED.record_count,
              handover = EXCLUDED.handover, verified_at = EXCLUDED.verified_at,
              sound_sha256 = COALESCE(EXCLUDED.sound_sha256, w.sound_sha256),
-             status_since = CASE WHEN w.status = EXCLUDED.status AND w.problem IS NOT DISTINCT FROM EXCLUDED.problem
+             status_since = CASE WHEN w.status IN (EXCLUDED.status, 'acknowledged')
+                                      AND w.problem IS NOT DISTINCT FROM EXCLUDED.problem
                                  THEN w.status_since ELSE clock_timestamp() END",
     );
     static FORGET_POINTS: Statement = Statement::new("DELETE FROM @extschema@.restore_points WHERE segment_name = $1");
@@ -391,6 +398,57 @@ pub fn store_unread(files: &[Unread]) -> Result<()> {
                 .into(),
         ],
         |_| Ok(()),
+    )
+}
+
+/// What [`acknowledge`] did.
+pub struct Acknowledged {
+    /// How many segments.
+    pub segments: i64,
+    /// All of it, for the ledger.
+    pub image: Image,
+}
+
+/// Marks the segments from `from` to `to`, of one timeline, that are bad as accepted, and adds to each who did so and why.
+pub fn acknowledge(from: &SegmentName, to: &SegmentName, reason: &Text) -> Result<Acknowledged> {
+    static ACKNOWLEDGE: Statement = Statement::new(
+        "WITH changed AS (
+             UPDATE @extschema@.wal_archive AS w
+                SET status = 'acknowledged', status_since = clock_timestamp(),
+                    detail = concat_ws(' ', w.detail, format('Acknowledged by %s: %s.', session_user, rtrim($4, E'. \\n')))
+              WHERE w.timeline_id = $1 AND w.start_lsn >= $2 AND w.end_lsn <= $3 AND w.segment_name NOT LIKE '%.%'
+                AND w.status IN ('missing', 'corrupt', 'foreign')
+             RETURNING w.segment_name, w.problem, w.start_lsn, w.end_lsn
+         ), runs AS (
+             SELECT min(placed.segment_name) AS from_segment, max(placed.segment_name) AS to_segment,
+                    count(*) AS segments, placed.problem
+               FROM (SELECT segment_name, problem, div(start_lsn - '0/0'::pg_lsn, end_lsn - start_lsn)
+                                - row_number() OVER (PARTITION BY problem ORDER BY start_lsn) AS run
+                       FROM changed) AS placed
+              GROUP BY placed.problem, placed.run
+         )
+         SELECT coalesce(sum(segments), 0)::bigint,
+                jsonb_build_object('reason', $4, 'from_segment', $5, 'to_segment', $6,
+                                   'segments', coalesce(sum(segments), 0),
+                                   'runs', jsonb_agg(to_jsonb(runs) ORDER BY from_segment))
+           FROM runs",
+    );
+    ACKNOWLEDGE.write(
+        &[
+            signed(from.timeline.0).into(),
+            PgLsn(from.start().0).into(),
+            PgLsn(to.end().0).into(),
+            reason.into(),
+            from.to_string().into(),
+            to.to_string().into(),
+        ],
+        |rows| {
+            let row = rows.one("the count of acknowledged segments")?;
+            Ok(Acknowledged {
+                segments: row.need(1, "the count of acknowledged segments")?,
+                image: row.need(2, "what was acknowledged")?,
+            })
+        },
     )
 }
 

@@ -49,7 +49,7 @@ pub enum Unusable {
         end: Lsn,
     },
     /// A segment that it needs to become consistent is not in order.
-    #[error("segment {segment}, which it needs, is {status}{}", problem_in_brackets(*.status, .problem.as_deref()))]
+    #[error("segment {segment}, which it needs, is {}{}", status_in_words(*.status), problem_in_brackets(*.status, .problem.as_deref()))]
     WalBroken {
         /// The first such segment.
         segment: SegmentName,
@@ -88,6 +88,13 @@ pub enum Unusable {
     Circular,
 }
 
+fn status_in_words(status: Status) -> &'static str {
+    match status {
+        Status::Acknowledged => "acknowledged as lost",
+        status => status.as_str(),
+    }
+}
+
 fn problem_in_brackets(status: Status, problem: Option<&str>) -> String {
     match problem {
         Some(problem) if problem != status.as_str() => format!(" ({problem})"),
@@ -101,6 +108,15 @@ impl Unusable {
         match self {
             Self::WalUnverified { .. } => true,
             Self::ParentUnusable { why, .. } => why.is_waiting(),
+            _ => false,
+        }
+    }
+
+    /// Whether the loss that it comes from was acknowledged.
+    pub fn is_acknowledged(&self) -> bool {
+        match self {
+            Self::WalBroken { status, .. } => *status == Status::Acknowledged,
+            Self::ParentUnusable { why, .. } => why.is_acknowledged(),
             _ => false,
         }
     }
