@@ -18,7 +18,7 @@ mod stored;
 
 pub use compression::{Compression, DecompressionError};
 pub use content::Content;
-pub use derive::{DeriveError, Derived, derive};
+pub use derive::{DeriveError, Derived, Remedy, ServerSettings, derive};
 pub use listing::Listing;
 pub use source::{Setting, Source, SourceError};
 pub use status::Status;
