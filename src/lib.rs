@@ -1,5 +1,6 @@
 //! The extension: magic, start-up and the order of the SQL. No logic lives here.
 
+mod access;
 mod api;
 mod assessment;
 mod catalog;
@@ -8,6 +9,9 @@ mod detection;
 mod error;
 mod inspection;
 mod locks;
+mod process;
+mod restore_command;
+mod scratch;
 mod server;
 mod settings;
 mod shmem;

@@ -76,6 +76,12 @@ impl Archive {
         self.directory.join(name.as_ref())
     }
 
+    /// Where the original of a file waits while a fault is in its place.
+    #[must_use]
+    pub fn kept(&self, name: &str) -> PathBuf {
+        self.kept.join(name)
+    }
+
     /// The names of the segments in it, in their order.
     ///
     /// # Errors

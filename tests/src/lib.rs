@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod cluster;
+pub mod full_disk;
 pub mod process;
 pub mod progress;
 pub mod running;

@@ -5,14 +5,29 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+mod comparison;
+pub mod compression;
+mod containment;
+pub mod content;
 pub mod derive;
 pub mod expected;
+pub mod index;
 pub mod listing;
+pub mod restore_command;
+pub mod secrets;
 mod shell;
 pub mod source;
 pub mod status;
+pub mod store;
+mod stored;
 
+pub use comparison::Comparison;
+pub use compression::{Compression, DecompressionError};
+pub use containment::{Callback, contained};
+pub use content::Content;
 pub use derive::{DeriveError, Derived, derive};
-pub use listing::{DirectoryStamp, Listing, ReadError, StoredFile};
+pub use listing::Listing;
 pub use source::{Setting, Source, SourceError};
 pub use status::Status;
+pub use store::{Store, Strangers};
+pub use stored::{DirectoryStamp, ReadError, RootId, StoredFile};

@@ -4,49 +4,16 @@
 //! whoever takes a part for the whole calls segments missing that are there.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use wal::{PgTimestamp, SegmentName, SegmentSize, WalFileName};
+use wal::{SegmentName, SegmentSize, WalFileName};
 
 use crate::source::Source;
-
-/// One file of the archive as its directory shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredFile {
-    /// Its name below the archive's root.
-    pub name: String,
-    /// Its size.
-    pub bytes: u64,
-    /// When it last changed in content, name or attributes: the inode's ctime, in the whole microseconds that a timestamptz
-    /// keeps. Unlike the mtime, `cp -p`, `rsync -t` and `touch` cannot set it back.
-    pub changed_at: PgTimestamp,
-    /// Its inode.
-    pub inode: u64,
-}
-
-/// Which directory an archive is: a mount or an unmount gives the same path another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RootId {
-    /// The device that it lies on.
-    pub device: u64,
-    /// Its inode there.
-    pub inode: u64,
-}
-
-/// What shows, for the price of one system call, that no name was added, removed or replaced since a listing.
-///
-/// A file overwritten in place leaves it as it is, so that a listing is due now and then all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DirectoryStamp {
-    /// Which directory it is.
-    pub root: RootId,
-    /// The directory's mtime, nanoseconds since 1970.
-    pub modified_at: i64,
-}
+pub use crate::stored::{DirectoryStamp, ReadError, RootId, StoredFile};
 
 /// Everything in an archive that has the name of a WAL file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,60 +33,10 @@ pub struct Listing {
     pub stamp: Option<DirectoryStamp>,
 }
 
-/// Why an archive, or a file of it, could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The archive is not there.
-    #[error("archive directory \"{}\" does not exist, or is not mounted", path.display())]
-    NoArchive {
-        /// The archive's root.
-        path: PathBuf,
-    },
-    /// The archive is something else.
-    #[error("archive \"{}\" is not a directory", path.display())]
-    NotADirectory {
-        /// The archive's root.
-        path: PathBuf,
-    },
-    /// The file is not there (any more).
-    #[error("archived file \"{}\" does not exist", path.display())]
-    Absent {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A link, FIFO, socket, device or directory under a WAL file's name, or a name that leads out of the archive.
-    #[error("\"{}\" is not a regular file of the archive", path.display())]
-    NotRegular {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system refused.
-    #[error("could not read \"{}\": {source}", path.display())]
-    Io {
-        /// The directory or file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
 /// How long a directory must have been at rest for its mtime to be trusted: the coarsest time stamps in use count in 2 s.
 const AT_REST: Duration = Duration::from_secs(3);
 /// How many names are kept as examples of what was left out.
 const EXAMPLES: usize = 5;
-
-impl StoredFile {
-    fn new(name: String, metadata: &Metadata) -> Self {
-        Self {
-            name,
-            bytes: metadata.len(),
-            changed_at: PgTimestamp::from_unix_micros(
-                nanoseconds(metadata.ctime(), metadata.ctime_nsec()).div_euclid(1000),
-            ),
-            inode: metadata.ino(),
-        }
-    }
-}
 
 impl Listing {
     /// Whether it holds no WAL file of any kind.
@@ -130,7 +47,7 @@ impl Listing {
 
 /// What shows whether the archive's directory changed since it was last listed, see [`DirectoryStamp`].
 pub fn stamp(source: &Source) -> Result<DirectoryStamp, ReadError> {
-    let root = source.root();
+    let root = root_of(source)?;
     let metadata = fs::metadata(root).map_err(|e| root_error(root, e))?;
     if !metadata.is_dir() {
         return Err(ReadError::NotADirectory { path: root.to_owned() });
@@ -140,14 +57,14 @@ pub fn stamp(source: &Source) -> Result<DirectoryStamp, ReadError> {
             device: metadata.dev(),
             inode: metadata.ino(),
         },
-        modified_at: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+        modified_at: crate::stored::nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
     })
 }
 
 /// Lists the archive. `size` is the cluster's segment size, without which a name cannot be told from a segment's.
 pub fn list(source: &Source, size: SegmentSize) -> Result<Listing, ReadError> {
     let before = stamp(source)?;
-    let root = source.root();
+    let root = root_of(source)?;
     let mut listing = Listing {
         segments: BTreeMap::new(),
         others: Vec::new(),
@@ -185,7 +102,7 @@ pub fn list(source: &Source, size: SegmentSize) -> Result<Listing, ReadError> {
             listing.ignore(name);
             continue;
         }
-        let file = StoredFile::new(name.to_owned(), &metadata);
+        let file = StoredFile::of(name.to_owned(), &metadata);
         match kind {
             WalFileName::Segment(segment) => {
                 listing.segments.insert(segment, file);
@@ -216,7 +133,7 @@ impl Listing {
 pub fn stat_one(source: &Source, name: &str) -> Result<Option<StoredFile>, ReadError> {
     let path = path_of(source, name)?;
     match fs::symlink_metadata(&path) {
-        Ok(metadata) if metadata.is_file() => Ok(Some(StoredFile::new(name.to_owned(), &metadata))),
+        Ok(metadata) if metadata.is_file() => Ok(Some(StoredFile::of(name.to_owned(), &metadata))),
         Ok(_) => Ok(None),
         // Only an archive that is there can say that a file is not.
         Err(e) if e.kind() == io::ErrorKind::NotFound => stamp(source).map(|_| None),
@@ -251,18 +168,24 @@ pub fn open(source: &Source, name: &str) -> Result<(File, StoredFile), ReadError
     if !metadata.is_file() {
         return Err(ReadError::NotRegular { path });
     }
-    let stored = StoredFile::new(name.to_owned(), &metadata);
+    let stored = StoredFile::of(name.to_owned(), &metadata);
     Ok((file, stored))
 }
 
 /// Where a file of the archive lies. Names come from tables too, so they may not lead elsewhere.
 fn path_of(source: &Source, name: &str) -> Result<PathBuf, ReadError> {
-    let path = source.root().join(name);
+    let path = root_of(source)?.join(name);
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {
         (Some(Component::Normal(only)), None) if only.len() == name.len() => Ok(path),
         _ => Err(ReadError::NotRegular { path }),
     }
+}
+
+fn root_of(source: &Source) -> Result<&Path, ReadError> {
+    source
+        .root()
+        .ok_or_else(|| ReadError::NoArchive { path: PathBuf::new() })
 }
 
 fn root_error(root: &Path, error: io::Error) -> ReadError {
@@ -281,10 +204,6 @@ fn at_rest(stamp: &DirectoryStamp) -> bool {
         .and_then(|modified| SystemTime::UNIX_EPOCH.checked_add(modified))
         .and_then(|modified| SystemTime::now().duration_since(modified).ok())
         .is_some_and(|age| age >= AT_REST)
-}
-
-const fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
 #[cfg(test)]

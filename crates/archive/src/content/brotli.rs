@@ -1,0 +1,61 @@
+//! Brotli's decoder as a reader: its own reader takes windows of any size, and has one word for every failure.
+
+use std::io::{self, BufRead, Read};
+
+use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+
+/// Reads one Brotli stream with a window of at most 2^24 bytes. What follows it is left in the input.
+pub(super) struct BrotliReader<R> {
+    input: R,
+    state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
+    total: usize,
+}
+
+impl<R> BrotliReader<R> {
+    pub fn new(input: R) -> Self {
+        Self {
+            input,
+            state: BrotliState::new_strict(
+                StandardAlloc::default(),
+                StandardAlloc::default(),
+                StandardAlloc::default(),
+            ),
+            total: 0,
+        }
+    }
+
+    pub const fn get_mut(&mut self) -> &mut R {
+        &mut self.input
+    }
+}
+
+impl<R: BufRead> Read for BrotliReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let input = self.input.fill_buf()?;
+            let at_end = input.is_empty();
+            let (mut unread, mut taken) = (input.len(), 0);
+            let (mut room, mut made) = (buffer.len(), 0);
+            let result = BrotliDecompressStream(
+                &mut unread,
+                &mut taken,
+                input,
+                &mut room,
+                &mut made,
+                buffer,
+                &mut self.total,
+                &mut self.state,
+            );
+            self.input.consume(taken);
+            if made > 0 {
+                return Ok(made);
+            }
+            match result {
+                BrotliResult::ResultSuccess => return Ok(0),
+                BrotliResult::NeedsMoreInput if at_end => return Err(io::ErrorKind::UnexpectedEof.into()),
+                BrotliResult::ResultFailure => return Err(io::Error::other("not a Brotli stream")),
+                BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
+            }
+        }
+    }
+}
