@@ -268,7 +268,12 @@ impl Text<'_> {
                 let ours = self.server.wal_path(self.name);
                 Err((
                     Problem::BadHistory,
-                    format!("it tells another history than the server's own {}.", ours.display()),
+                    format!(
+                        "it says that {}, where the server's own {} says that {}.",
+                        lineage(&stored),
+                        ours.display(),
+                        lineage(&own)
+                    ),
                 ))
             }
             Some(_) => Ok(()),
@@ -281,6 +286,20 @@ impl Text<'_> {
                 ),
             )),
         }
+    }
+}
+
+/// Which timelines were left where on the way: a clause.
+fn lineage(history: &TimelineHistory) -> String {
+    let left: Vec<String> = history
+        .entries()
+        .iter()
+        .map(|entry| format!("timeline {} was left at LSN {}", entry.timeline, entry.switch_lsn))
+        .collect();
+    if left.is_empty() {
+        "it has no ancestor".to_owned()
+    } else {
+        left.join(" and ")
     }
 }
 
