@@ -9,6 +9,8 @@ use std::sync::PoisonError;
 
 use anyhow::{Context, Result, ensure};
 
+use wal::BackupHistory;
+
 use crate::{Cluster, Settings, Shutdown};
 
 /// The stopped cluster that every scene is a copy of.
@@ -21,10 +23,8 @@ pub struct Scene {
     pub cluster: Cluster,
     /// The archived segments, in order.
     pub segments: Vec<String>,
-    /// The segment that a recovery from the base backup begins with.
-    pub first_needed: String,
-    /// The segment that a recovery from it becomes consistent in.
-    pub last_needed: String,
+    /// The base backup.
+    pub backup: BackupHistory,
 }
 
 impl Scene {
@@ -45,22 +45,14 @@ impl Scene {
             .backup_files()?
             .pop()
             .context("the base backup left no file in the archive")?;
-        let told = String::from_utf8(cluster.archive().read(&backup)?)?;
-        let file = |line: &str| -> Result<String> {
-            let line = told
-                .lines()
-                .find(|told| told.starts_with(line))
-                .context("no such line in the backup file")?;
-            Ok(line
-                .split("(file ")
-                .nth(1)
-                .context("no file in that line")?
-                .trim_end_matches(')')
-                .to_owned())
-        };
+        let told = cluster.archive().read(&backup)?;
+        Self::of(cluster, segments, &told)
+    }
+
+    /// A cluster with these archived segments, of whose base backup this file tells.
+    pub(crate) fn of(cluster: Cluster, segments: Vec<String>, backup: &[u8]) -> Result<Self> {
         let scene = Self {
-            first_needed: file("START WAL LOCATION")?,
-            last_needed: file("STOP WAL LOCATION")?,
+            backup: BackupHistory::parse(backup)?,
             cluster,
             segments,
         };
@@ -109,9 +101,15 @@ impl Scene {
         let list = names.into_iter().collect::<Vec<_>>().join("','");
         let verified =
             format!("SELECT count(*) FROM wal_archive WHERE status = 'verified' AND segment_name IN ('{list}')");
-        self.cluster.wait_for(&verified, &self.segments.len().to_string())?;
-        self.cluster
-            .wait_for("SELECT status, reasons FROM recovery_readiness", "ready|{}")
+        let ready = || {
+            self.cluster.wait_for(&verified, &self.segments.len().to_string())?;
+            self.cluster
+                .wait_for("SELECT status, reasons FROM recovery_readiness", "ready|{}")
+        };
+        ready().with_context(|| {
+            let others = "SELECT status, problem, detail FROM wal_archive WHERE status <> 'verified'";
+            self.cluster.text(others).unwrap_or_default()
+        })
     }
 
     /// The segments that come after what the base backup needs.
@@ -119,7 +117,7 @@ impl Scene {
     pub fn after_the_backup(&self) -> Vec<String> {
         self.segments
             .iter()
-            .filter(|segment| **segment > self.last_needed)
+            .filter(|segment| **segment > self.backup.stop_wal_file)
             .cloned()
             .collect()
     }

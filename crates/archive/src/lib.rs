@@ -25,7 +25,7 @@ pub use comparison::Comparison;
 pub use compression::{Compression, DecompressionError};
 pub use containment::{Callback, contained};
 pub use content::Content;
-pub use derive::{DeriveError, Derived, derive};
+pub use derive::{DeriveError, Derived, Remedy, ServerSettings, derive};
 pub use listing::Listing;
 pub use source::{Setting, Source, SourceError};
 pub use status::Status;
