@@ -54,9 +54,10 @@ fn a_backlog_is_read_no_faster_than_the_limit() -> Result<()> {
     let megabytes = scene.segments.len() as f64;
     scene.start()?;
     let began = Instant::now();
-    scene
-        .cluster
-        .wait_for("SELECT state, unverified_segments > 0 FROM v_worker_status", "verifying|t")?;
+    scene.cluster.wait_for(
+        "SELECT state, unverified_segments > 0 FROM v_worker_status",
+        "verifying|t",
+    )?;
     scene.wait_until_ready()?;
     // The worker may have been at it for a tick before.
     let least = Duration::from_secs_f64(megabytes / 2.0 * 0.8);
@@ -70,7 +71,10 @@ fn rows_that_somebody_deletes_are_found_out_anew() -> Result<()> {
     let cluster = &scene.cluster;
     let rows = "SELECT count(*) FROM wal_archive WHERE status = 'verified'";
     let before = cluster.text(rows)?;
-    cluster.text(&format!("DELETE FROM wal_archive WHERE segment_name > '{}'", scene.first_needed))?;
+    cluster.text(&format!(
+        "DELETE FROM wal_archive WHERE segment_name > '{}'",
+        scene.first_needed
+    ))?;
     cluster.wait_for(&format!("SELECT ({rows}) >= {before}"), "t")?;
     scene.wait_until_ready()
 }
