@@ -9,7 +9,11 @@ use super::*;
 const DATA: &str = "/var/lib/postgresql/15/main";
 
 fn of(command: &str) -> Result<Derived, DeriveError> {
-    derive(command, "", "", Path::new(DATA))
+    let settings = ServerSettings {
+        archive_command: command,
+        ..ServerSettings::default()
+    };
+    derive(&settings, Path::new(DATA))
 }
 
 #[track_caller]
@@ -24,6 +28,25 @@ fn refuses(command: &str, because: &str) {
     let error = of(command).expect_err(command).to_string();
     assert!(error.contains(because), "{error}");
     assert!(error.contains("set pg_backstop.archive_source"), "{error}");
+    assert!(!error.contains(['\u{1}', '\u{2}']), "{error}");
+}
+
+/// Refused, and only the archiver's own program can help.
+#[track_caller]
+fn must_be_fetched(command: &str, because: &str) {
+    refuses(command, because);
+    let error = of(command).expect_err(command).to_string();
+    assert!(
+        error.contains("pg_backstop.archive_source = restore_command"),
+        "{error}"
+    );
+}
+
+#[track_caller]
+fn gives(command: &str, source: Source) {
+    let derived = of(command).unwrap_or_else(|e| panic!("{command}: {e}"));
+    assert_eq!(derived.source, source, "{command}");
+    assert!(derived.because.contains("archive_command"), "{}", derived.because);
 }
 
 #[test]
@@ -121,13 +144,9 @@ fn two_copies_leave_the_first_to_be_read() {
 fn what_is_not_a_plain_copy_is_refused_with_the_reason_and_the_way_out() {
     refuses("/bin/true", "stores nothing");
     refuses("exit 0", "stores nothing");
-    refuses("pgbackrest --stanza=main archive-push %p", "pgBackRest");
-    refuses("wal-g wal-push %p", "WAL-G");
     refuses("barman-wal-archive backup main %p", "Barman");
     refuses("/usr/local/bin/archive.sh %p %f", "archive.sh");
     refuses("bash -c 'cp %p /mnt/archive/%f'", "bash");
-    refuses("gzip < %p > /mnt/archive/%f.gz", "compresses");
-    refuses("cp %p /mnt/archive/%f && gzip /mnt/archive/%f", "compresses");
     refuses("gzip -c %p | ssh host 'cat > /a/%f.gz'", "pipe");
     refuses("cat %p | gzip > /mnt/archive/%f.gz", "pipe");
     refuses("gpg -e -o /mnt/archive/%f %p", "encrypts");
@@ -153,7 +172,16 @@ fn another_host_is_named_as_such() {
 
 #[test]
 fn an_archive_library_says_where_or_is_refused_by_name() {
-    let derived = derive("", "basic_archive", "/mnt/archive", Path::new(DATA)).unwrap();
+    let of = |archive_command, archive_library, basic_archive_directory| {
+        let settings = ServerSettings {
+            archive_command,
+            archive_library,
+            basic_archive_directory,
+            ..ServerSettings::default()
+        };
+        derive(&settings, Path::new(DATA))
+    };
+    let derived = of("", "basic_archive", "/mnt/archive").unwrap();
     assert_eq!(derived.source, Source::Directory(PathBuf::from("/mnt/archive")));
     assert!(
         derived.because.contains("basic_archive.archive_directory"),
@@ -161,11 +189,249 @@ fn an_archive_library_says_where_or_is_refused_by_name() {
         derived.because
     );
     assert_eq!(
-        derive("", "$libdir/basic_archive.so", "", Path::new(DATA)),
+        of("", "$libdir/basic_archive.so", ""),
         Err(DeriveError::NoBasicDirectory)
     );
-    let error = derive("cp %p /a/%f", "pgbackrest_archive", "", Path::new(DATA)).unwrap_err();
+    let error = of("cp %p /a/%f", "pgbackrest_archive", "").unwrap_err();
     assert!(error.to_string().contains("pgbackrest_archive"), "{error}");
+}
+
+#[test]
+fn a_restore_command_is_the_truth_whatever_the_archiver_does() {
+    let settings = ServerSettings {
+        restore_command: "cp /mnt/archive/%f %p",
+        archive_command: "cp %p /elsewhere/%f",
+        archive_library: "x",
+        basic_archive_directory: "/y",
+    };
+    let derived = derive(&settings, Path::new(DATA)).unwrap();
+    assert_eq!(
+        derived.source,
+        Source::RestoreCommand("cp /mnt/archive/%f %p".to_owned())
+    );
+    assert!(
+        derived.because.starts_with("restore_command is set"),
+        "{}",
+        derived.because
+    );
+    let settings = ServerSettings {
+        restore_command: " ",
+        archive_command: "cp %p /mnt/archive/%f",
+        ..ServerSettings::default()
+    };
+    let derived = derive(&settings, Path::new(DATA)).unwrap();
+    assert_eq!(derived.source, Source::Directory(PathBuf::from("/mnt/archive")));
+}
+
+#[test]
+fn compressing_copies_are_followed() {
+    for command in [
+        "gzip < %p > /mnt/archive/%f.gz",
+        "gzip -c %p > /mnt/archive/%f.gz",
+        "gzip -9 --stdout \"%p\" > \"/mnt/archive/%f.gz\"",
+        "test ! -f /mnt/archive/%f.gz && gzip -c6 < %p >/mnt/archive/%f.gz",
+        "pigz -p 4 -c %p > /mnt/archive/%f.gz",
+        "gzip -c %p > /mnt/archive/%f",
+        "bzip2 -c %p > /mnt/archive/%f.bz2",
+        "xz -T0 -c %p > /mnt/archive/%f.xz",
+        "zstd -q %p -o /mnt/archive/%f.zst",
+        "zstd -q -3 -T2 --rsyncable -o/mnt/archive/%f.zst %p",
+        "zstd -qc %p > /mnt/archive/%f.zst",
+        "nice -n 19 zstd -q < %p > /mnt/archive/%f.zst",
+        "lz4 -q %p /mnt/archive/%f.lz4",
+        "lz4 -qc %p > /mnt/archive/%f.lz4",
+        "cp %p /mnt/archive/%f && gzip /mnt/archive/%f",
+        "cp %p /mnt/archive/%f && gzip -f /mnt/archive/%f && sync",
+        "cp %p /mnt/archive/%f && zstd -q /mnt/archive/%f",
+        "gzip -c %p > /mnt/archive/%f.tmp && mv /mnt/archive/%f.tmp /mnt/archive/%f.gz",
+    ] {
+        finds(command, "/mnt/archive");
+    }
+}
+
+#[test]
+fn compressing_copies_whose_effect_is_in_doubt_are_not_followed() {
+    refuses("gzip -c %p > /mnt/archive/%f.zst", "another name");
+    refuses("gzip -c %p > /mnt/archive/%f.gz.tmp", "another name");
+    refuses("gzip -c %p > /mnt/archive/current.gz", "every compressed segment");
+    refuses("cp %p /mnt/archive/%f.gz", "another name");
+    refuses("gzip %p", "where it lies");
+    refuses("gzip -dc %p > /mnt/archive/%f", "option -d");
+    refuses("gzip -c --suffix=.z %p > /mnt/archive/%f.gz", "--suffix=.z");
+    refuses("zstd -q --patch-from=/x %p -o /mnt/archive/%f.zst", "--patch-from");
+    refuses("lz4 -l %p /mnt/archive/%f.lz4", "option -l");
+    refuses("gzip -c /other/file > /mnt/archive/%f.gz", "not followed");
+    refuses("gzip pg_wal/%f", "another file than %p");
+    refuses("gzip -c %p > /mnt/archive/%f && gzip /mnt/archive/%f", "twice");
+    must_be_fetched("lzop -c %p > /mnt/archive/%f.lzo", "lzop");
+}
+
+#[test]
+fn barmans_incoming_directory_leads_to_the_archive_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path().join("main");
+    std::fs::create_dir_all(home.join("incoming")).unwrap();
+    let commands = [
+        format!("cp %p {}/incoming/%f", home.display()),
+        format!("rsync -a %p {}/incoming/%f", home.display()),
+    ];
+    for command in &commands {
+        refuses(command, "no directory wals");
+    }
+    std::fs::create_dir(home.join("wals")).unwrap();
+    for command in &commands {
+        gives(command, Source::Barman(home.join("wals")));
+    }
+    must_be_fetched(
+        "rsync -a %p barman@backup:/var/lib/barman/main/incoming/%f",
+        "another host",
+    );
+    must_be_fetched("barman-wal-archive backup main %p", "Barman");
+}
+
+#[test]
+fn walg_is_followed_where_its_command_line_names_the_storage() {
+    let storage = || Source::WalG(PathBuf::from("/mnt/walg"));
+    gives("WALG_FILE_PREFIX=/mnt/walg wal-g wal-push %p", storage());
+    gives(
+        "env WALG_FILE_PREFIX=/mnt/walg/ WALG_COMPRESSION_METHOD=zstd /usr/bin/wal-g wal-push \"%p\"",
+        storage(),
+    );
+    gives(
+        "WALG_FILE_PREFIX=file://localhost/mnt/walg nice wal-g wal-push %p",
+        storage(),
+    );
+    must_be_fetched("wal-g wal-push %p", "does not say where");
+    must_be_fetched("WALG_S3_PREFIX=s3://b wal-g wal-push %p", "WALG_S3_PREFIX");
+    must_be_fetched(
+        "WALG_FILE_PREFIX=/a WALE_S3_PREFIX=s3://b wal-g wal-push %p",
+        "WALE_S3_PREFIX",
+    );
+    must_be_fetched("WALG_FILE_PREFIX=/a WALG_LIBSODIUM_KEY=x wal-g wal-push %p", "encrypts");
+    must_be_fetched("WALG_FILE_PREFIX=a wal-g wal-push %p", "no absolute path");
+    must_be_fetched("wal-g --config /etc/walg.json wal-push %p", "wal-g wal-push %p");
+    must_be_fetched("envdir /nowhere/env wal-g wal-push %p", "/nowhere/env");
+    refuses("env -u X wal-g wal-push %p", "env with the option -u");
+
+    let directory = tempfile::tempdir().unwrap();
+    let env = directory.path().join("env");
+    std::fs::create_dir(&env).unwrap();
+    std::fs::write(env.join("WALG_FILE_PREFIX"), "/mnt/walg \nignored\n").unwrap();
+    std::fs::write(env.join("AWS_SECRET"), vec![b'x'; 1 << 20]).unwrap();
+    let command = format!("envdir {} wal-g wal-push %p", env.display());
+    gives(&command, storage());
+    std::fs::write(env.join("WALG_PGP_KEY_PATH"), "/key").unwrap();
+    must_be_fetched(&command, "encrypts");
+    std::fs::write(env.join("WALG_PGP_KEY_PATH"), vec![b'x'; 1 << 20]).unwrap();
+    must_be_fetched(&command, "more than 64 kB");
+}
+
+/// A configuration of pgBackRest, and the command that names it.
+fn configured(content: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pgbackrest.conf");
+    std::fs::write(&path, content).unwrap();
+    let command = format!("pgbackrest --stanza=main --config={} archive-push %p", path.display());
+    (directory, command)
+}
+
+#[test]
+fn pgbackrests_repository_is_read_off_its_configuration() {
+    let main = |repository: &str| Source::PgBackRest(Path::new(repository).join("archive/main"));
+    for (content, repository) in [
+        ("", "/var/lib/pgbackrest"),
+        ("[global]\nrepo1-path=/repo\n", "/repo"),
+        (
+            "# comment\n[global]\n repo1-path = /repo/ \n\n[other]\nrepo1-path=/wrong\n",
+            "/repo",
+        ),
+        (
+            "[global]\nrepo-path=/repo\nrepo1-type=posix\nrepo1-cipher-type=none\n",
+            "/repo",
+        ),
+        ("[global]\nrepo1-path=/wrong\n[main]\nrepo1-path=/repo\n", "/repo"),
+        (
+            "[global]\nrepo1-path=/wrong\n[global:archive-push]\nrepo1-path=/repo\n",
+            "/repo",
+        ),
+        (
+            "[main]\nrepo1-path=/wrong\n[main:archive-push]\nrepo1-path=/repo\n",
+            "/repo",
+        ),
+        ("[global:backup]\nrepo1-path=/wrong\n", "/var/lib/pgbackrest"),
+        ("[global]\nrepo2-path=/repo\nrepo3-type=s3\n", "/repo"),
+        ("[global]\nrepo1-path=/repo\nrepo2-type=s3\nrepo2-path=/b\n", "/repo"),
+    ] {
+        let (_directory, command) = configured(content);
+        gives(&command, main(repository));
+        gives(
+            &command.replace(
+                "--stanza=main",
+                "--stanza main --log-level-console=info --archive-async",
+            ),
+            main(repository),
+        );
+        gives(
+            &command.replace("archive-push", "--repo1-path=/cli archive-push"),
+            main("/cli"),
+        );
+    }
+    let (_directory, command) = configured("[global]\nrepo1-path=/wrong\n");
+    gives(&format!("PGBACKREST_REPO1_PATH=/repo {command}"), main("/repo"));
+    gives(
+        &format!("PGBACKREST_STANZA=main {}", command.replace("--stanza=main", "")),
+        main("/wrong"),
+    );
+}
+
+#[test]
+fn parts_of_pgbackrests_configuration_count_as_well() {
+    let (directory, _) = configured("[global]\nrepo1-path=/repo\n");
+    let parts = directory.path().join("conf.d");
+    std::fs::create_dir(&parts).unwrap();
+    std::fs::write(parts.join("a.conf"), "[main]\nrepo1-cipher-type=aes-256-cbc\n").unwrap();
+    std::fs::write(parts.join("b.txt"), "[main]\nrepo1-host=x\n").unwrap();
+    let command = format!(
+        "pgbackrest --stanza=main --config-path={} archive-push %p",
+        directory.path().display()
+    );
+    must_be_fetched(&command, "encrypted");
+    std::fs::remove_file(parts.join("a.conf")).unwrap();
+    gives(&command, Source::PgBackRest(PathBuf::from("/repo/archive/main")));
+}
+
+#[test]
+fn a_repository_that_cannot_be_read_from_here_is_named_as_such() {
+    for (content, because) in [
+        ("[global]\nrepo1-host=backup\n", "another host (backup)"),
+        ("[global]\nrepo1-type=s3\n", "type s3"),
+        ("[main]\nrepo1-cipher-type=aes-256-cbc\n", "encrypted"),
+        ("[global]\nrepo1-type=s3\nrepo2-path=/a\n", "type s3"),
+        ("[global]\nrepo1-path=relative\n", "no absolute path"),
+        ("[global]\nnonsense\n", "no setting"),
+        ("[global]\nrepo1-path=/a\n[global]\nrepo1-path=/b\n", "twice"),
+        (&"#".repeat(70_000), "more than 64 kB"),
+    ] {
+        let (_directory, command) = configured(content);
+        must_be_fetched(&command, because);
+    }
+    must_be_fetched("pgbackrest archive-push %p", "without --stanza");
+    must_be_fetched(
+        "pgbackrest --stanza=main --config=/nowhere/x archive-push %p",
+        "does not exist",
+    );
+    must_be_fetched(
+        "pgbackrest --stanza=main --config=x archive-push %p",
+        "no absolute path",
+    );
+    must_be_fetched("pgbackrest --stan=main archive-push %p", "--stan is not known");
+    must_be_fetched("pgbackrest --stanza=main --no-config archive-push %p", "--no-config");
+    must_be_fetched("pgbackrest --stanza=../x archive-push %p", "no name of a stanza");
+    must_be_fetched("pgbackrest --stanza=main backup", "not called as");
+    must_be_fetched(
+        "pgbackrest --stanza=main --process-max 4 archive-push %p",
+        "--name=value",
+    );
 }
 
 #[test]
@@ -176,7 +442,7 @@ fn archiving_that_is_off_is_told_from_archiving_that_is_not_set_up() {
 
 proptest! {
     #[test]
-    fn whatever_the_command_the_answer_is_a_place_or_a_sentence(command in "(cp|mv|ln|install|rsync|cat|dd|test|nice|[a-z]{1,5}| |-[a-z]{1,3}|--|%p|%f|%%|/a/|/[a-z.]{1,4}|'|\"|\\\\|&&|;|<|>|2>|\\||é){0,12}") {
+    fn whatever_the_command_the_answer_is_a_place_or_a_sentence(command in "(cp|mv|ln|install|rsync|cat|dd|test|nice|gzip|zstd|lz4|env|A=b|wal-g|wal-push|WALG_FILE_PREFIX=/w|[a-z]{1,5}| |-[a-z]{1,3}|-c|-o|--|%p|%f|%%|/a/|/[a-z.]{1,4}|[.]gz|'|\"|\\\\|&&|;|<|>|2>|\\||é){0,12}") {
         let marked = |text: &str| text.contains(['\u{1}', '\u{2}']);
         match of(&command) {
             Ok(Derived { source, .. }) => {
