@@ -97,16 +97,16 @@ impl Access {
         }
     }
 
-    /// Learns what has come or gone.
+    /// Learns what has come or gone; false if nothing has, since this last succeeded.
     ///
     /// # Errors
     /// Where the archive cannot be listed: then nothing may be concluded.
-    pub fn refresh(&mut self, history: &TimelineHistory, flush: Lsn, local: &BTreeSet<String>) -> Result<()> {
+    pub fn refresh(&mut self, history: &TimelineHistory, flush: Lsn, local: &BTreeSet<String>) -> Result<bool> {
         match self {
-            Self::Store(store) => store.refresh(history, flush).map(drop).map_err(unreachable),
+            Self::Store(store) => store.refresh(history, flush).map_err(unreachable),
             Self::Command { backups, .. } => {
                 backups.extend(local.iter().filter(|name| name.ends_with(".backup")).cloned());
-                Ok(())
+                Ok(false)
             }
         }
     }

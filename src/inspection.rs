@@ -45,6 +45,11 @@ pub struct Inspection {
     texts: Texts,
     /// The oldest WAL that a backup needs, as of which event of the ledger, on which timeline.
     needed_from: Option<(Option<i64>, Timeline, Option<Lsn>)>,
+    /// Whether a name may have come or gone since all decisions were made.
+    changed: bool,
+    /// Where the oldest segment begins that the archive holds of the server's history, if it holds any; `None` where that has to
+    /// be found out anew.
+    oldest: Option<Option<Lsn>>,
     /// Segments of other branches that have a row.
     strangers: BTreeSet<SegmentName>,
     /// Where the round of [`ROUND`] goes on.
@@ -78,6 +83,8 @@ impl Inspection {
             expected: Vec::new(),
             texts: Texts::default(),
             needed_from: None,
+            changed: true,
+            oldest: None,
             strangers: BTreeSet::new(),
             round: None,
             outside: (0, 0),
@@ -99,12 +106,20 @@ impl Inspection {
     /// # Errors
     /// As [`Inspection::open`].
     pub fn gather(&mut self, server: &Server, now: PgTimestamp) -> Result<()> {
+        let history = server.history()?;
+        if self.history != history {
+            self.changed = true;
+            self.oldest = None;
+        }
         self.server = server.clone();
-        self.history = server.history()?;
+        self.history = history;
         self.now = now;
         self.ready = server.ready_files()?;
         self.local = server.local_files()?;
-        self.access.refresh(&self.history, server.flush, &self.local)?;
+        if self.access.refresh(&self.history, server.flush, &self.local)? {
+            self.changed = true;
+            self.oldest = None;
+        }
         self.memory.observe(&self.ready, settings::archive_grace(), now);
         Ok(())
     }
@@ -123,11 +138,16 @@ impl Inspection {
         let size = self.size();
         let needed_from = self.needed_from()?;
         let flush = self.server.flush;
-        let begin = expected::begin(needed_from, &self.history, self.access.segments(), flush);
-        let oldest = expected::begin(None, &self.history, self.access.segments(), flush);
+        let oldest = match self.oldest {
+            Some(oldest) => oldest,
+            None => expected::oldest(&self.history, self.access.segments()),
+        };
+        self.oldest = Some(oldest);
+        let begin = expected::begin(needed_from, oldest, flush);
+        let begin_reading = oldest.map_or(begin, |oldest| oldest.min(begin));
         self.expected = expected::expected(&self.history, size, begin, flush);
         self.index
-            .align(&expected::expected(&self.history, size, begin.min(oldest), flush));
+            .align(&expected::expected(&self.history, size, begin_reading, flush));
         Ok(())
     }
 
@@ -157,7 +177,9 @@ impl Inspection {
 
     /// The segments on which a decision is due, in lots.
     pub fn lots(&mut self) -> Vec<Vec<SegmentName>> {
-        let mut due: BTreeSet<SegmentName> = self.index.undecided(|segment| self.access.holds(segment)).collect();
+        // While no name has come or gone, what is there is as it was decided about.
+        let holds = |segment: &SegmentName| self.access.holds(segment).filter(|_| self.changed);
+        let mut due: BTreeSet<SegmentName> = self.index.undecided(holds).collect();
         let trouble = if self.access.store().is_some() {
             TROUBLE
         } else {
@@ -277,6 +299,11 @@ impl Inspection {
             };
             self.index.set(segment, state);
         }
+    }
+
+    /// Remembers that everything was decided about, and is on record.
+    pub fn have_decided(&mut self) {
+        self.changed = false;
     }
 
     /// Segments of other branches that the archive holds and that have no row yet, as far as is known.

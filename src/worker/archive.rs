@@ -109,6 +109,7 @@ impl ArchiveDuty {
         if !strangers.is_empty() && write(|| inspection.record_strangers(&strangers))?.is_none() {
             return Ok(());
         }
+        inspection.have_decided();
         if self.verify(inspection)? == Progress::Done {
             if wrote {
                 self.restraint.wrote();
