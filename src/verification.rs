@@ -150,6 +150,7 @@ impl Subject<'_> {
         finding.last_commit_at = summary.last_commit_at.map(|at| at.0);
         finding.commits = i64::try_from(summary.commit_count).ok();
         finding.records = i64::try_from(summary.records).ok();
+        finding.data_bytes = i64::try_from(data).ok();
         finding.handover = Some(summary.handover.to_bytes());
         finding.restore_points = summary
             .restore_points

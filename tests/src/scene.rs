@@ -100,7 +100,7 @@ impl Scene {
             .segments
             .iter()
             .map(String::as_str)
-            .filter(|segment| *segment >= self.first_needed.as_str())
+            .filter(|segment| *segment >= self.backup.start_wal_file.as_str())
             .collect();
         let list = needed.join("','");
         let verified =
