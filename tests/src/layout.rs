@@ -99,6 +99,7 @@ impl Layout {
             layout: self,
         };
         stored.wait_until_stored()?;
+        stored.leave_to_the_archive()?;
         Ok(stored)
     }
 
@@ -184,7 +185,7 @@ impl Layout {
             Self::ReceiveWal(codec) => {
                 let mut command = cluster.client_command("pg_receivewal")?;
                 command.arg("-D").arg(cluster.archive().path());
-                command.args(["--slot", SLOT, "--no-loop"]);
+                command.args(["--slot", SLOT, "--no-loop", "--status-interval=1"]);
                 if let Some(codec) = codec {
                     command.arg(format!("--compress={}", codec.program()));
                 }
@@ -305,6 +306,19 @@ impl Stored {
                 self.layout,
                 self.scene.cluster.log().unwrap_or_default()
             )
+        })
+    }
+
+    /// Has the server forget what is archived, so that nothing but the archive has it.
+    fn leave_to_the_archive(&self) -> Result<()> {
+        let cluster = &self.scene.cluster;
+        let last = self.scene.segments.last().context("segments")?;
+        // Recycled files have later names.
+        let left = format!("SELECT count(*) FROM pg_ls_waldir() WHERE length(name) = 24 AND name <= '{last}'");
+        wait_until("pg_wal to be without the archived segments", SOON, || {
+            cluster.text("CHECKPOINT")?;
+            let left = cluster.text(&left)?;
+            Ok(if left == "0" { Look::Done(()) } else { Look::NotYet(left) })
         })
     }
 
