@@ -64,11 +64,13 @@ lint:
 
 fuzz:
 	@$(SETUP) --tool cargo-fuzz
-	cd crates/wal
-	for target in $$(cargo +nightly fuzz list); do
-		echo "fuzz: $$target, $(FUZZ_SECONDS) s"
-		mkdir -p '$(CACHE)'/fuzz/$$target
-		cargo +nightly fuzz run $$target '$(CACHE)'/fuzz/$$target fuzz/seeds -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+	for crate in wal archive; do
+		cd '$(CURDIR)'/crates/$$crate
+		for target in $$(cargo +nightly fuzz list); do
+			echo "fuzz: $$target, $(FUZZ_SECONDS) s"
+			mkdir -p '$(CACHE)'/fuzz/$$target
+			cargo +nightly fuzz run $$target '$(CACHE)'/fuzz/$$target fuzz/seeds -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+		done
 	done
 
 clean:

@@ -5,6 +5,7 @@ use crate::restore_command::{self, Fetched};
 use crate::server::{self, Server};
 use crate::settings;
 use archive::chain::{Held, Mark};
+use archive::derive::ServerSettings;
 use archive::{Derived, ReadError, Setting, Source, Store, derive};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -31,14 +32,13 @@ pub fn choose_source(server: &Server) -> Result<Derived> {
             source: Source::RestoreCommand(restore_command),
             because: "pg_backstop.archive_source says so".to_owned(),
         }),
-        Setting::Auto if !restore_command.is_empty() => Ok(Derived {
-            source: Source::RestoreCommand(restore_command),
-            because: "restore_command is set".to_owned(),
-        }),
         Setting::Auto => derive(
-            &server::setting(c"archive_command").unwrap_or_default(),
-            &server::setting(c"archive_library").unwrap_or_default(),
-            &server::setting(c"basic_archive.archive_directory").unwrap_or_default(),
+            &ServerSettings {
+                restore_command: &restore_command,
+                archive_command: &server::setting(c"archive_command").unwrap_or_default(),
+                archive_library: &server::setting(c"archive_library").unwrap_or_default(),
+                basic_archive_directory: &server::setting(c"basic_archive.archive_directory").unwrap_or_default(),
+            },
             server.data_directory(),
         )
         .map_err(|error| Error::Archive(error.to_string())),

@@ -40,6 +40,8 @@ pub struct Inspection {
     access: Access,
     memory: Memory,
     index: Index,
+    /// What is expected. The index begins earlier where the archive holds more: that is read too, and not missed.
+    expected: Vec<Stretch>,
     texts: Texts,
     /// The oldest WAL that a backup needs, as of which event of the ledger, on which timeline.
     needed_from: Option<(Option<i64>, Timeline, Option<Lsn>)>,
@@ -73,6 +75,7 @@ impl Inspection {
             access: Access::open(source, server)?,
             memory,
             index: Index::default(),
+            expected: Vec::new(),
             texts: Texts::default(),
             needed_from: None,
             strangers: BTreeSet::new(),
@@ -119,10 +122,18 @@ impl Inspection {
         }
         let size = self.size();
         let needed_from = self.needed_from()?;
-        let begin = expected::begin(needed_from, &self.history, self.access.segments(), self.server.flush);
+        let flush = self.server.flush;
+        let begin = expected::begin(needed_from, &self.history, self.access.segments(), flush);
+        let oldest = expected::begin(None, &self.history, self.access.segments(), flush);
+        self.expected = expected::expected(&self.history, size, begin, flush);
         self.index
-            .align(&expected::expected(&self.history, size, begin, self.server.flush));
+            .align(&expected::expected(&self.history, size, begin.min(oldest), flush));
         Ok(())
+    }
+
+    /// Whether it is of interest: expected, or there all the same.
+    fn matters(&self, segment: &SegmentName) -> bool {
+        self.expected.iter().any(|stretch| stretch.contains(segment)) || self.access.holds(segment) == Some(true)
     }
 
     /// The oldest WAL that a backup needs. Every change of a backup is an event of the ledger: without a new one, and on the same
@@ -165,7 +176,7 @@ impl Inspection {
             self.round = round.last().copied();
             due.extend(round);
         }
-        let due: Vec<SegmentName> = due.into_iter().collect();
+        let due: Vec<SegmentName> = due.into_iter().filter(|segment| self.matters(segment)).collect();
         due.chunks(LOT).map(<[SegmentName]>::to_vec).collect()
     }
 
@@ -304,7 +315,7 @@ impl Inspection {
         if self.access.store().is_none() {
             return Ok(Vec::new());
         }
-        let mut stretches: Vec<catalog::archive::Range> = self.index.stretches().map(range).collect();
+        let mut stretches: Vec<catalog::archive::Range> = self.expected.iter().map(range).collect();
         // What lies ahead may be a later caller's.
         if let Some(last) = stretches.last_mut() {
             last.2 = u64::MAX;
@@ -329,21 +340,16 @@ impl Inspection {
         self.index.newest(State::Queued, most)
     }
 
-    /// Puts a segment on the list of those to be read, if it is one that is expected and was found sound.
-    pub fn read_again(&mut self, name: &str) {
-        if let Ok(segment) = SegmentName::parse(name, self.size())
-            && self.index.state(&segment) == State::Sound
-        {
-            self.index.set(&segment, State::Queued);
-        }
+    /// The segment of this name, if it is one.
+    pub fn segment(&self, name: &str) -> Option<SegmentName> {
+        SegmentName::parse(name, self.size()).ok()
     }
 
-    /// Expected segments without a verdict.
+    /// Segments without a verdict that are expected, or there.
     pub fn unverified(&self) -> u64 {
-        let count = |state| self.index.count(state);
-        count(State::Unknown)
-            .saturating_add(count(State::Awaited))
-            .saturating_add(count(State::Queued))
+        let open = |state| matches!(state, State::Unknown | State::Awaited | State::Queued);
+        let segments = self.index.entries().filter(|(_, state)| open(*state));
+        segments.filter(|(segment, _)| self.matters(segment)).count() as u64
     }
 
     /// Segments that can be read and that the archiver is not about to send again, in order: all that are held, or all that are
@@ -359,8 +365,8 @@ impl Inspection {
             .collect()
     }
 
-    /// How many segments are expected.
-    pub fn expected(&self) -> u64 {
+    /// How many segments there may be to read.
+    pub fn segments(&self) -> u64 {
         self.index
             .stretches()
             .map(|stretch| stretch.last - stretch.first + 1)

@@ -82,5 +82,6 @@ pub extern "C-unwind" fn _PG_init() {
     requires = ["tables", api::policy::cron_next]
 );
 ::pgrx::extension_sql_file!("../sql/views/v_rto_rpo_monitoring.sql", requires = ["tables"]);
+::pgrx::extension_sql_file!("../sql/views/v_wal_volume.sql", requires = ["tables"]);
 // Last of all, so that it finds every object.
 ::pgrx::extension_sql_file!("../sql/grants.sql", finalize);

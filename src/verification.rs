@@ -150,6 +150,7 @@ impl Subject<'_> {
         finding.last_commit_at = summary.last_commit_at.map(|at| at.0);
         finding.commits = i64::try_from(summary.commit_count).ok();
         finding.records = i64::try_from(summary.records).ok();
+        finding.data_bytes = i64::try_from(data).ok();
         finding.handover = Some(summary.handover.to_bytes());
         finding.restore_points = summary
             .restore_points
@@ -268,7 +269,12 @@ impl Text<'_> {
                 let ours = self.server.wal_path(self.name);
                 Err((
                     Problem::BadHistory,
-                    format!("it tells another history than the server's own {}.", ours.display()),
+                    format!(
+                        "it says that {}, where the server's own {} says that {}.",
+                        lineage(&stored),
+                        ours.display(),
+                        lineage(&own)
+                    ),
                 ))
             }
             Some(_) => Ok(()),
@@ -281,6 +287,20 @@ impl Text<'_> {
                 ),
             )),
         }
+    }
+}
+
+/// Which timelines were left where on the way: a clause.
+fn lineage(history: &TimelineHistory) -> String {
+    let left: Vec<String> = history
+        .entries()
+        .iter()
+        .map(|entry| format!("timeline {} was left at LSN {}", entry.timeline, entry.switch_lsn))
+        .collect();
+    if left.is_empty() {
+        "it has no ancestor".to_owned()
+    } else {
+        left.join(" and ")
     }
 }
 

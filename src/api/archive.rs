@@ -137,6 +137,19 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     inspection.gather(&server, PgTimestamp(unsafe { pg_sys::GetCurrentTimestamp() }))?;
     inspection.expect()?;
     inspection.load_texts()?;
+    let looked_up = inspection.look_up_texts()?;
+    let texts = inspection.decide_texts(looked_up)?;
+    inspection.record_texts(&texts)?;
+    let all = from.is_none() && to.is_none();
+    let to_read = if all { inspection.held_texts() } else { texts.to_read };
+    for (kind, name) in to_read {
+        let read = inspection.read_text(kind, &name, &mut || {
+            pgrx::check_for_interrupts!();
+        })?;
+        inspection.store_text(&name, read.as_ref())?;
+    }
+    // They may have told of a backup, and with it of what is expected.
+    inspection.expect()?;
     // Whatever range is asked for, all that is expected gets its row: between verified rows, what has none counts as verified.
     for lot in inspection.lots() {
         let looked_up = inspection.look_up(&lot)?;
@@ -147,9 +160,6 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     }
     let strangers = inspection.new_strangers();
     inspection.record_strangers(&strangers)?;
-    let looked_up = inspection.look_up_texts()?;
-    let texts = inspection.decide_texts(looked_up)?;
-    inspection.record_texts(&texts)?;
     let wanted = |segment: &SegmentName| {
         from.is_none_or(|from| segment.number >= from.number) && to.is_none_or(|to| segment.number <= to.number)
     };
@@ -160,14 +170,6 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
             pgrx::check_for_interrupts!();
         })?;
         inspection.store(segment, &looked)?;
-    }
-    if from.is_none() && to.is_none() {
-        for (kind, name) in inspection.held_texts() {
-            let read = inspection.read_text(kind, &name, &mut || {
-                pgrx::check_for_interrupts!();
-            })?;
-            inspection.store_text(&name, read.as_ref())?;
-        }
     }
     Ok(())
 }

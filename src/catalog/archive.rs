@@ -237,6 +237,8 @@ pub struct Finding {
     pub commits: Option<i64>,
     /// Records that end in it.
     pub records: Option<i64>,
+    /// Bytes of WAL in it, up to the switch that ended it, if one did.
+    pub data_bytes: Option<i64>,
     /// What the next segment's verification needs.
     pub handover: Option<Vec<u8>>,
     /// Named restore points in it: name, LSN, time.
@@ -250,8 +252,8 @@ pub fn store(finding: &Finding) -> Result<()> {
         "INSERT INTO @extschema@.wal_archive AS w
              (segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail, stored_path, stored_bytes,
               stored_changed_at, sha256, first_commit_at, last_commit_at, commit_count, record_count, handover,
-              sound_sha256, verified_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, clock_timestamp())
+              sound_sha256, data_bytes, verified_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, clock_timestamp())
          ON CONFLICT (segment_name) DO UPDATE SET
              timeline_id = EXCLUDED.timeline_id, start_lsn = EXCLUDED.start_lsn, end_lsn = EXCLUDED.end_lsn,
              status = CASE WHEN w.status = 'acknowledged' AND w.problem = EXCLUDED.problem
@@ -264,7 +266,7 @@ pub fn store(finding: &Finding) -> Result<()> {
              first_commit_at = EXCLUDED.first_commit_at, last_commit_at = EXCLUDED.last_commit_at,
              commit_count = EXCLUDED.commit_count, record_count = EXCLUDED.record_count,
              handover = EXCLUDED.handover, verified_at = EXCLUDED.verified_at,
-             sound_sha256 = COALESCE(EXCLUDED.sound_sha256, w.sound_sha256),
+             sound_sha256 = COALESCE(EXCLUDED.sound_sha256, w.sound_sha256), data_bytes = EXCLUDED.data_bytes,
              status_since = CASE WHEN w.status IN (EXCLUDED.status, 'acknowledged')
                                       AND w.problem IS NOT DISTINCT FROM EXCLUDED.problem
                                  THEN w.status_since ELSE clock_timestamp() END",
@@ -297,6 +299,7 @@ pub fn store(finding: &Finding) -> Result<()> {
             finding.records.into(),
             finding.handover.clone().into(),
             finding.sound_sha256.as_deref().into(),
+            finding.data_bytes.into(),
         ],
         |_| Ok(()),
     )?;

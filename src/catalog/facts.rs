@@ -78,11 +78,12 @@ pub fn broken_runs(size: SegmentSize, grace: Duration) -> Result<Vec<BrokenRun>>
     })
 }
 
-/// History files of timelines that are not in order.
+/// History files of timelines that are not in order. One of a timeline that is not this server's is nobody's trouble here.
 pub fn broken_histories() -> Result<Vec<BrokenHistory>> {
     static HISTORIES: Statement = Statement::new(
         "SELECT timeline_id, COALESCE(problem, status) FROM @extschema@.wal_archive
-          WHERE status IN ('missing', 'corrupt', 'foreign') AND segment_name LIKE '%.history'",
+          WHERE status IN ('missing', 'corrupt', 'foreign') AND problem IS DISTINCT FROM 'foreign_timeline'
+            AND start_lsn IS NULL AND segment_name LIKE '%.history'",
     );
     HISTORIES.read(&[], |rows| {
         rows.map(|row| {

@@ -108,8 +108,8 @@ impl Inspection {
         // A recovery that crosses into a timeline needs its history file. The first timeline's is not asked for: nothing is
         // before it.
         let needed: BTreeSet<String> = self
-            .index
-            .stretches()
+            .expected
+            .iter()
             .skip(1)
             .map(|stretch| format!("{:08X}.history", stretch.timeline.0))
             .collect();
@@ -217,8 +217,8 @@ impl Inspection {
     /// What restore_command did not bring. Only a history file that the chain needs is missed.
     fn store_text_not_there(&mut self, name: &str) -> Result<()> {
         let needed = self
-            .index
-            .stretches()
+            .expected
+            .iter()
             .skip(1)
             .any(|stretch| name == format!("{:08X}.history", stretch.timeline.0));
         if self.access.store().is_some() || !needed {

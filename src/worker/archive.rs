@@ -76,6 +76,19 @@ impl ArchiveDuty {
         })?;
         let looked_up = inspection.look_up_texts()?;
         let texts = in_transaction(|| inspection.decide_texts(looked_up))?;
+        if texts.is_to_be_recorded() && write(|| inspection.record_texts(&texts))?.is_none() {
+            return Ok(());
+        }
+        for (kind, name) in &texts.to_read {
+            let read = inspection.read_text(*kind, name, &mut process::answer_interrupts)?;
+            if write(|| inspection.store_text(name, read.as_ref()))?.is_none() {
+                return Ok(());
+            }
+        }
+        if !texts.to_read.is_empty() {
+            // They may have told of a backup, and with it of what is expected.
+            in_transaction(|| inspection.expect())?;
+        }
         let strangers = inspection.new_strangers();
         let lots = inspection.lots();
         let is_routine = texts.is_silent() && strangers.is_empty() && lots.len() <= 1;
@@ -92,15 +105,6 @@ impl ArchiveDuty {
             wrote |= !decided.is_silent();
             inspection.settle(&decided);
             process::answer_interrupts();
-        }
-        if texts.is_to_be_recorded() && write(|| inspection.record_texts(&texts))?.is_none() {
-            return Ok(());
-        }
-        for (kind, name) in &texts.to_read {
-            let read = inspection.read_text(*kind, name, &mut process::answer_interrupts)?;
-            if write(|| inspection.store_text(name, read.as_ref()))?.is_none() {
-                return Ok(());
-            }
         }
         if !strangers.is_empty() && write(|| inspection.record_strangers(&strangers))?.is_none() {
             return Ok(());
@@ -168,25 +172,34 @@ impl ArchiveDuty {
         let Some(interval) = settings::reverify_interval() else {
             return Ok(());
         };
-        let due = self.rereading.due(inspection.expected(), interval);
+        let due = self.rereading.due(inspection.segments(), interval);
         let oldest = in_transaction(|| catalog::archive::read_longest_ago(due.most))?;
         let limit = now().0.saturating_sub(micros(interval));
-        let names: Vec<String> = oldest
+        let segments: Vec<SegmentName> = oldest
             .into_iter()
             .enumerate()
             .filter(|(place, (_, read_at))| *place < due.paced || *read_at <= limit)
-            .map(|(_, (name, _))| name)
+            .filter_map(|(_, (name, _))| inspection.segment(&name))
             .collect();
         // Each leaves a row: on a cluster in which nobody else writes, they are written together and seldom.
-        if names.is_empty() || shmem::is_reserved() && !self.rereading.permits(server) {
+        if segments.is_empty() || shmem::is_reserved() && !self.rereading.permits(server) {
             return Ok(());
         }
-        for name in &names {
-            inspection.read_again(name);
+        let started = Instant::now();
+        let mut succession = Succession::new();
+        let mut pace = Pace::new(settings::verify_rate_limit());
+        let mut read = 0;
+        for segment in segments {
+            publish(inspection, Some(WorkerState::Verifying));
+            if !verify_one(inspection, &mut succession, segment, &mut pace)? {
+                break;
+            }
+            read += 1;
+            if started.elapsed() >= settings::check_interval() {
+                break;
+            }
         }
-        if self.verify(inspection)? == Progress::Done {
-            self.rereading.did(names.len(), server);
-        }
+        self.rereading.did(read, server);
         Ok(())
     }
 }

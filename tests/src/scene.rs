@@ -3,7 +3,6 @@
 //! Made once in a process and stopped; a test gets a copy of its own. The extension's library is loaded, but the extension
 //! is not created, so the worker has seen nothing of it yet.
 
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
@@ -92,17 +91,22 @@ impl Scene {
         self.cluster.text("CREATE EXTENSION pg_backstop").map(drop)
     }
 
-    /// Waits until all that the archive held at the beginning is verified and the verdict is good.
+    /// Waits until all that the backup needs of what the archive held at the beginning is verified, and the verdict is good.
     ///
     /// # Errors
     /// When that does not come.
     pub fn wait_until_ready(&self) -> Result<()> {
-        let names: BTreeSet<&str> = self.segments.iter().map(String::as_str).collect();
-        let list = names.into_iter().collect::<Vec<_>>().join("','");
+        let needed: Vec<&str> = self
+            .segments
+            .iter()
+            .map(String::as_str)
+            .filter(|segment| *segment >= self.backup.start_wal_file.as_str())
+            .collect();
+        let list = needed.join("','");
         let verified =
             format!("SELECT count(*) FROM wal_archive WHERE status = 'verified' AND segment_name IN ('{list}')");
         let ready = || {
-            self.cluster.wait_for(&verified, &self.segments.len().to_string())?;
+            self.cluster.wait_for(&verified, &needed.len().to_string())?;
             self.cluster
                 .wait_for("SELECT status, reasons FROM recovery_readiness", "ready|{}")
         };

@@ -156,7 +156,7 @@ fn what_cannot_be_acknowledged_is_refused_with_a_reason_and_changes_nothing() ->
     let (cluster, lost) = (&scene.cluster, scene.victim()?);
     cluster.archive().remove(&lost)?.stays();
     cluster.text("SELECT count(*) FROM verify_wal_archive()")?;
-    let sound = scene.first_needed.clone();
+    let sound = scene.backup.start_wal_file.clone();
     let elsewhere = format!("00000002{}", lost.get(8..).context("a segment")?);
     let before = contents(cluster)?;
     for (arguments, code, named) in [

@@ -51,7 +51,11 @@ fn a_segment_that_rotted_without_a_change_of_its_file_is_found() -> Result<()> {
 fn a_backlog_is_read_no_faster_than_the_limit() -> Result<()> {
     let mut scene = Scene::stopped()?;
     scene.cluster.set("pg_backstop.verify_rate_limit", "2MB")?;
-    let megabytes = scene.segments.len() as f64;
+    let needed = scene
+        .segments
+        .iter()
+        .filter(|segment| **segment >= scene.backup.start_wal_file);
+    let megabytes = needed.count() as f64;
     scene.start()?;
     let began = Instant::now();
     scene.cluster.wait_for(
@@ -66,6 +70,28 @@ fn a_backlog_is_read_no_faster_than_the_limit() -> Result<()> {
 }
 
 #[test]
+fn segments_that_no_backup_needs_are_read_while_they_are_there_and_not_missed() -> Result<()> {
+    let scene = Scene::verified()?;
+    let cluster = &scene.cluster;
+    let older: Vec<&String> = scene
+        .segments
+        .iter()
+        .filter(|segment| **segment < scene.backup.start_wal_file)
+        .collect();
+    let rows = format!(
+        "SELECT count(*), min(status) FROM wal_archive WHERE start_lsn IS NOT NULL AND segment_name < '{}'",
+        scene.backup.start_wal_file
+    );
+    cluster.wait_for(&rows, &format!("{}|verified", older.len()))?;
+    for segment in &older {
+        cluster.archive().remove(segment)?.stays();
+    }
+    cluster.wait_for(&rows, "0|")?;
+    assert_eq!(cluster.text("SELECT count(*) FROM wal_archive_gaps")?, "0");
+    scene.wait_until_ready()
+}
+
+#[test]
 fn rows_that_somebody_deletes_are_found_out_anew() -> Result<()> {
     let scene = Scene::verified()?;
     let cluster = &scene.cluster;
@@ -73,7 +99,7 @@ fn rows_that_somebody_deletes_are_found_out_anew() -> Result<()> {
     let before = cluster.text(rows)?;
     cluster.text(&format!(
         "DELETE FROM wal_archive WHERE segment_name > '{}'",
-        scene.first_needed
+        scene.backup.start_wal_file
     ))?;
     cluster.wait_for(&format!("SELECT ({rows}) >= {before}"), "t")?;
     scene.wait_until_ready()

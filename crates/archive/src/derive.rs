@@ -12,8 +12,6 @@ mod pgbackrest;
 mod walg;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use self::line::{Made, Target};
@@ -132,9 +130,6 @@ impl From<&str> for Refusal {
     }
 }
 
-/// Files that a command names for its settings are a few lines long; more than this is not read, bytes.
-const LONGEST_FILE: u64 = 64 << 10;
-
 /// Finds where archived WAL is to be read. Relative paths are the server's: they start at its data directory.
 ///
 /// # Errors
@@ -233,20 +228,6 @@ fn shown(text: &str) -> String {
     text.replace(SEGMENT_NAME, "%f").replace(SEGMENT_PATH, "%p")
 }
 
-/// The content of a small file of settings.
-fn read_small(path: &Path) -> io::Result<String> {
-    let mut content = String::new();
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    file.take(LONGEST_FILE + 1).read_to_string(&mut content)?;
-    if content.len() as u64 > LONGEST_FILE {
-        return Err(io::Error::other(format!("it has more than {} kB", LONGEST_FILE >> 10)));
-    }
-    Ok(content)
-}
-
 fn absolute(path: &Path, data_directory: &Path) -> PathBuf {
     // The server runs in its data directory, so `../archive` is beside it. The step up is taken here, for a name that reads well,
     // where no link can lie in between: the data directory's own path is the server's and real.
@@ -261,6 +242,12 @@ fn absolute(path: &Path, data_directory: &Path) -> PathBuf {
         }
     }
     out
+}
+
+/// For the fuzzer.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_pgbackrest(content: &str) {
+    let _ = pgbackrest::sections(&[content.to_owned()]);
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Where archived WAL comes from, and whether its chain is whole.
 //!
-//! [`source`] says where, [`derive()`] reads it off the server's own settings, [`listing`] says what lies there, and [`chain`]
-//! compares that with what the server must have archived. Nothing here reads what is inside a segment: that is crate `wal`.
+//! [`source`] says where, [`derive()`] reads it off the server's own settings, [`store`] knows what lies there and opens it,
+//! [`content`] decompresses it, and [`chain`] compares what is there with what the server must have archived. Nothing here reads
+//! what is inside a segment: that is crate `wal`.
 #![forbid(unsafe_code)]
 
 pub mod chain;
@@ -11,11 +12,17 @@ mod containment;
 pub mod content;
 pub mod derive;
 pub mod expected;
+<<<<<<< HEAD
 pub mod index;
+=======
+#[cfg(fuzzing)]
+pub mod fuzzing;
+>>>>>>> layouts
 pub mod listing;
 pub mod restore_command;
 pub mod secrets;
 mod shell;
+mod small_file;
 pub mod source;
 pub mod status;
 pub mod store;

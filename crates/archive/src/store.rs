@@ -238,7 +238,7 @@ impl Store {
             places.push(match place.as_str() {
                 "" => Some(Directory::root(root.path())?),
                 // pgBackRest makes it with the first segment.
-                place => root.below(place)?,
+                place => root.place(place)?,
             });
         }
         self.read_top(&places, view)?;

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use super::line::name_of;
-use super::{Refusal, absolute, read_small};
+use super::{Refusal, absolute};
+use crate::small_file;
 
 /// Variables that a program is given on its command line.
 pub(super) type Environment = BTreeMap<String, String>;
@@ -92,7 +93,7 @@ fn from_directory(directory: &Path) -> Result<Environment, Refusal> {
         if !name.starts_with("WAL") && !name.starts_with("PGBACKREST_") && name != "GPG_KEY_ID" {
             continue;
         }
-        let content = read_small(&entry.path()).map_err(refuse)?;
+        let content = small_file::read_text(&entry.path()).map_err(refuse)?;
         if let Some(value) = content.lines().next() {
             environment.insert(name, value.trim_end_matches([' ', '\t']).to_owned());
         }

@@ -6,9 +6,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Refusal;
 use super::environment::Environment;
 use super::line::is_segment;
-use super::{LONGEST_FILE, Refusal, read_small};
+use crate::small_file;
 use crate::source::{Source, tidy};
 
 type Options = BTreeMap<String, String>;
@@ -191,10 +192,10 @@ fn files(layers: &[Options]) -> Result<Vec<String>, Refusal> {
     if file.is_none() || base.is_some() || include.is_some() {
         parts.extend(included(&include.unwrap_or_else(|| directory.join("conf.d")))?);
     }
-    if parts.iter().map(String::len).sum::<usize>() as u64 > LONGEST_FILE {
+    if parts.iter().map(String::len).sum::<usize>() as u64 > small_file::LONGEST {
         return Err(Refusal::fetch(format!(
             "pgBackRest's configuration has more than {} kB",
-            LONGEST_FILE >> 10
+            small_file::LONGEST >> 10
         )));
     }
     Ok(parts)
@@ -224,7 +225,7 @@ fn included(directory: &Path) -> Result<Vec<String>, Refusal> {
 }
 
 fn read_part(path: &Path) -> Result<Option<String>, Refusal> {
-    match read_small(path) {
+    match small_file::read_text(path) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(cannot_be_read(path, &error)),
@@ -239,7 +240,7 @@ fn cannot_be_read(path: &Path, error: &io::Error) -> Refusal {
 }
 
 /// The options in each section (common/ini.c). What is written twice with two values has no meaning that could be relied on.
-fn sections(parts: &[String]) -> Result<BTreeMap<String, Options>, Refusal> {
+pub(super) fn sections(parts: &[String]) -> Result<BTreeMap<String, Options>, Refusal> {
     let mut sections: BTreeMap<String, Options> = BTreeMap::new();
     for part in parts {
         let mut section = String::new();

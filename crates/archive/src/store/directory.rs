@@ -3,9 +3,9 @@
 //! Everything below the root is reached from its parent's descriptor, so that no link leads out, and what was listed is what
 //! was open, whatever is mounted over it meanwhile.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -35,16 +35,15 @@ pub(super) enum EntryKind {
 impl Directory {
     /// The archive's root. Links on the way are followed: the setting is the superuser's.
     pub fn root(path: &Path) -> Result<Self, ReadError> {
-        let file = File::open(path).map_err(|error| root_error(path, error))?;
-        let directory = Self {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(path)
+            .map_err(|error| root_error(path, error))?;
+        Ok(Self {
             file,
             path: path.to_owned(),
-        };
-        if directory.metadata()?.is_dir() {
-            Ok(directory)
-        } else {
-            Err(ReadError::NotADirectory { path: directory.path })
-        }
+        })
     }
 
     /// The directory `name` in this one; none if there is none, which is also what a link is.
@@ -61,6 +60,16 @@ impl Directory {
                 path,
                 source: errno.into(),
             }),
+        }
+    }
+
+    /// The same for a directory that everything lies in: what is no directory would make an archive look empty.
+    pub fn place(&self, name: &str) -> Result<Option<Self>, ReadError> {
+        match self.below(name)? {
+            None if look(&self.path.join(name))?.is_some() => Err(ReadError::NotADirectory {
+                path: self.path.join(name),
+            }),
+            place => Ok(place),
         }
     }
 

@@ -106,15 +106,14 @@ impl Layout {
         }
     }
 
-    /// The names under which the WAL file `name` may be stored with a compression; none are known beforehand where they hold a
-    /// checksum.
-    pub fn stored_names(self, name: &str, kind: &WalFileName, compression: Compression) -> Vec<String> {
+    /// The names under which the WAL file `name` may be stored with a compression, where they hold no checksum.
+    pub fn stored_names(name: &str, kind: &WalFileName, compression: Compression) -> Vec<String> {
         let suffix = match compression {
             Compression::None => String::new(),
             _ => format!(".{}", compression.suffix()),
         };
         let mut names = vec![format!("{name}{suffix}")];
-        if let (WalFileName::Partial(segment), Self::Flat, false) = (kind, self, suffix.is_empty()) {
+        if let (WalFileName::Partial(segment), false) = (kind, suffix.is_empty()) {
             names.push(format!("{segment}{suffix}.partial"));
         }
         names
@@ -164,7 +163,7 @@ fn pgbackrest(name: &str, size: SegmentSize) -> Option<Stored> {
 }
 
 /// A WAL file's own name, whatever the stored one is.
-pub(super) fn own_name(kind: &WalFileName) -> String {
+pub(crate) fn own_name(kind: &WalFileName) -> String {
     match kind {
         WalFileName::Segment(segment) => segment.to_string(),
         WalFileName::Partial(segment) => format!("{segment}.partial"),
@@ -271,7 +270,7 @@ mod tests {
                         },
                     ),
                 ] {
-                    for stored in layout.stored_names(&own, &kind, compression) {
+                    for stored in Layout::stored_names(&own, &kind, compression) {
                         assert_eq!(kinds(layout, &stored), Some((kind, compression)), "{stored}");
                     }
                 }

@@ -155,7 +155,7 @@ impl Store {
         Ok(compressions
             .into_iter()
             .flat_map(|compression| {
-                let names = self.layout.stored_names(name, kind, compression);
+                let names = Layout::stored_names(name, kind, compression);
                 names.into_iter().map(move |name| (name, compression))
             })
             .map(|(name, compression)| Candidate {
@@ -221,7 +221,7 @@ impl Store {
         let mut directories = Vec::with_capacity(self.places.len());
         let mut stamps = Vec::with_capacity(self.places.len());
         for place in &self.places {
-            let directory = match root.below(place)? {
+            let directory = match root.place(place)? {
                 Some(place) => place.below(&group.to_string())?,
                 None => None,
             };

@@ -1,19 +1,17 @@
 //! Which directories of a pgBackRest stanza are this cluster's, as its `archive.info` says (info/infoArchive.c and info/infoPg.c
 //! of pgBackRest).
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use serde::Deserialize;
 use wal::WalFormat;
 
+use crate::small_file;
 use crate::stored::ReadError;
 
 /// The file, and the copy that pgBackRest writes after it and reads where the file will not do.
 const FILES: [&str; 2] = ["archive.info", "archive.info.copy"];
-/// A hundred bytes for each upgrade of the cluster.
-const LONGEST: u64 = 64 << 10;
 /// What OpenSSL puts in front of what it encrypts, and pgBackRest too (common/crypto/cipherBlock.c).
 const ENCRYPTED: &[u8] = b"Salted__";
 
@@ -35,7 +33,7 @@ pub(super) fn archive_ids(root: &Path, format: &WalFormat) -> Result<Vec<String>
         .to_owned();
     for name in FILES {
         let path = root.join(name);
-        let content = match read(&path) {
+        let content = match small_file::read(&path) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(source) => return Err(ReadError::Io { path, source }),
@@ -57,12 +55,6 @@ pub(super) fn archive_ids(root: &Path, format: &WalFormat) -> Result<Vec<String>
         path: root.to_owned(),
         why: reason,
     })
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    File::open(path)?.take(LONGEST).read_to_end(&mut content)?;
-    Ok(content)
 }
 
 /// The lines of the section `[db:history]`: the number of a history, and what it is of.
@@ -103,4 +95,16 @@ fn not_ours(path: &Path, format: &WalFormat) -> ReadError {
         version: format.major.number(),
         system_identifier: format.system_identifier,
     }
+}
+
+/// For the fuzzer.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(content: &[u8], format: &WalFormat) {
+    let names = clusters(content).ok().and_then(|clusters| ours(clusters, format));
+    assert!(
+        names
+            .iter()
+            .flatten()
+            .all(|name| !name.contains(['/', '\0']) && !name.starts_with('.'))
+    );
 }

@@ -8,6 +8,7 @@
 mod cpu;
 mod ledger;
 mod load;
+mod many_segments;
 mod measure;
 mod pgbench;
 mod wal_files;
@@ -25,6 +26,7 @@ const PARTS: &[Part] = &[
     ("wal_files", wal_files::bench),
     ("ledger", ledger::bench),
     ("load", load::bench),
+    ("many_segments", many_segments::bench),
 ];
 
 fn main() -> ExitCode {

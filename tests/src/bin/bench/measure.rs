@@ -83,10 +83,24 @@ impl Line {
         })
     }
 
+    /// Of what is to take no more than `limit`, and took this. The ratio tells how many times it would fit.
+    ///
+    /// # Errors
+    /// When nothing was measured.
+    pub fn within(what: &str, limit: f64, took: &[f64]) -> Result<Self> {
+        let pairs: Vec<_> = took.iter().map(|took| (*took, limit)).collect();
+        let line = Self::of(what.to_owned(), "took", "at most", &pairs)?;
+        let fits = took.iter().map(|took| limit / took).collect();
+        Ok(Self {
+            ratios: Spread::of(fits)?,
+            ..line
+        })
+    }
+
     /// The titles above the lines.
     pub fn header() -> String {
         format!(
-            "{:<40} {:>5} {:<38} {:<38} {}",
+            "{:<43} {:>5} {:<38} {:<38} {}",
             "what is measured", "turns", "ours", "peer", "ratio"
         )
     }
@@ -98,7 +112,7 @@ impl fmt::Display for Line {
         let digits = if median < 10.0 { 3 } else { 0 };
         write!(
             f,
-            "{:<40} {:>5} {:<38} {:<38} {median:.digits$} ({low:.digits$}–{high:.digits$})",
+            "{:<43} {:>5} {:<38} {:<38} {median:.digits$} ({low:.digits$}–{high:.digits$})",
             self.what, self.turns, self.ours, self.peer
         )
     }
