@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use wal::{PgTimestamp, SegmentName};
 
-use crate::listing::{RootId, StoredFile};
 use crate::status::Status;
+use crate::stored::{RootId, StoredFile};
 
 /// How a file looked when it was last read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,13 +12,9 @@ mod containment;
 pub mod content;
 pub mod derive;
 pub mod expected;
-<<<<<<< HEAD
-pub mod index;
-=======
 #[cfg(fuzzing)]
 pub mod fuzzing;
->>>>>>> layouts
-pub mod listing;
+pub mod index;
 pub mod restore_command;
 pub mod secrets;
 mod shell;
@@ -33,7 +29,6 @@ pub use compression::{Compression, DecompressionError};
 pub use containment::{Callback, contained};
 pub use content::Content;
 pub use derive::{DeriveError, Derived, Remedy, ServerSettings, derive};
-pub use listing::Listing;
 pub use source::{Setting, Source, SourceError};
 pub use status::Status;
 pub use store::{Store, Strangers};
