@@ -318,7 +318,11 @@ impl Stored {
         wait_until("pg_wal to be without the archived segments", SOON, || {
             cluster.text("CHECKPOINT")?;
             let left = cluster.text(&left)?;
-            Ok(if left == "0" { Look::Done(()) } else { Look::NotYet(left) })
+            Ok(if left == "0" {
+                Look::Done(())
+            } else {
+                Look::NotYet(left)
+            })
         })
     }
 
