@@ -97,16 +97,16 @@ impl Access {
         }
     }
 
-    /// Learns what has come or gone.
+    /// Learns what has come or gone; false if nothing has, since this last succeeded.
     ///
     /// # Errors
     /// Where the archive cannot be listed: then nothing may be concluded.
-    pub fn refresh(&mut self, history: &TimelineHistory, flush: Lsn, local: &BTreeSet<String>) -> Result<()> {
+    pub fn refresh(&mut self, history: &TimelineHistory, flush: Lsn, local: &BTreeSet<String>) -> Result<bool> {
         match self {
-            Self::Store(store) => store.refresh(history, flush).map(drop).map_err(unreachable),
+            Self::Store(store) => store.refresh(history, flush).map_err(unreachable),
             Self::Command { backups, .. } => {
                 backups.extend(local.iter().filter(|name| name.ends_with(".backup")).cloned());
-                Ok(())
+                Ok(false)
             }
         }
     }
@@ -162,11 +162,23 @@ impl Access {
             Self::Store(store) => match store.stat(name) {
                 Ok(Some(file)) => Ok(Held::File(Mark::of(&file))),
                 Ok(None) => Ok(Held::Absent),
-                // Something is there; reading it will say what is the matter.
-                Err(ReadError::Duplicates { .. } | ReadError::NotRegular { .. }) => Ok(Held::File(Mark::UNKNOWN)),
-                Err(error) => Err(unreachable(error)),
+                Err(error) => match self.whole(error) {
+                    // Something is there; reading it will say what is the matter.
+                    Ok(_) => Ok(Held::File(Mark::UNKNOWN)),
+                    Err(error) => Err(unreachable(error)),
+                },
             },
             Self::Command { .. } => Ok(Held::Unlisted),
+        }
+    }
+
+    /// The error, if it is one of a single file: it gives back an error of the archive as a whole as `Err`.
+    fn whole(&self, error: ReadError) -> std::result::Result<ReadError, ReadError> {
+        match self.store() {
+            _ if error.is_of_archive() => Err(error),
+            // Where not even names can be read, no file is to be blamed.
+            Some(store) => store.check().map(|()| error),
+            None => Ok(error),
         }
     }
 
@@ -184,8 +196,10 @@ impl Access {
                     path: store.path_of(&file).display().to_string(),
                 })),
                 Err(error @ ReadError::Absent { .. }) => Ok(Opening::NotThere(format!("{error}."))),
-                Err(error) if error.is_of_archive() => Err(unreachable(error)),
-                Err(error) => Ok(Opening::Unreadable(format!("{error}."))),
+                Err(error) => self
+                    .whole(error)
+                    .map(|error| Opening::Unreadable(format!("{error}.")))
+                    .map_err(unreachable),
             },
             Self::Command { command, .. } => Ok(match restore_command::fetch(server, command, name, between)? {
                 Fetched::File(file) => Opening::File(Opened {

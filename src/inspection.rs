@@ -45,8 +45,15 @@ pub struct Inspection {
     texts: Texts,
     /// The oldest WAL that a backup needs, as of which event of the ledger, on which timeline.
     needed_from: Option<(Option<i64>, Timeline, Option<Lsn>)>,
+    /// Whether a name may have come or gone since all decisions were made.
+    changed: bool,
+    /// Where the oldest segment begins that the archive holds of the server's history, if it holds any; `None` where that has to
+    /// be found out anew.
+    oldest: Option<Option<Lsn>>,
     /// Segments of other branches that have a row.
     strangers: BTreeSet<SegmentName>,
+    /// The last segment of the last lot.
+    decided_to: Option<SegmentName>,
     /// Where the round of [`ROUND`] goes on.
     round: Option<SegmentName>,
     /// Where the search for rows that nothing needs any more goes on.
@@ -78,7 +85,10 @@ impl Inspection {
             expected: Vec::new(),
             texts: Texts::default(),
             needed_from: None,
+            changed: true,
+            oldest: None,
             strangers: BTreeSet::new(),
+            decided_to: None,
             round: None,
             outside: (0, 0),
             server: server.clone(),
@@ -99,12 +109,20 @@ impl Inspection {
     /// # Errors
     /// As [`Inspection::open`].
     pub fn gather(&mut self, server: &Server, now: PgTimestamp) -> Result<()> {
+        let history = server.history()?;
+        if self.history != history {
+            self.changed = true;
+            self.oldest = None;
+        }
         self.server = server.clone();
-        self.history = server.history()?;
+        self.history = history;
         self.now = now;
         self.ready = server.ready_files()?;
         self.local = server.local_files()?;
-        self.access.refresh(&self.history, server.flush, &self.local)?;
+        if self.access.refresh(&self.history, server.flush, &self.local)? {
+            self.changed = true;
+            self.oldest = None;
+        }
         self.memory.observe(&self.ready, settings::archive_grace(), now);
         Ok(())
     }
@@ -123,11 +141,16 @@ impl Inspection {
         let size = self.size();
         let needed_from = self.needed_from()?;
         let flush = self.server.flush;
-        let begin = expected::begin(needed_from, &self.history, self.access.segments(), flush);
-        let oldest = expected::begin(None, &self.history, self.access.segments(), flush);
+        let oldest = match self.oldest {
+            Some(oldest) => oldest,
+            None => expected::oldest(&self.history, self.access.segments()),
+        };
+        self.oldest = Some(oldest);
+        let begin = expected::begin(needed_from, oldest, flush);
+        let begin_reading = oldest.map_or(begin, |oldest| oldest.min(begin));
         self.expected = expected::expected(&self.history, size, begin, flush);
         self.index
-            .align(&expected::expected(&self.history, size, begin.min(oldest), flush));
+            .align(&expected::expected(&self.history, size, begin_reading, flush));
         Ok(())
     }
 
@@ -155,29 +178,42 @@ impl Inspection {
         self.server.format.segment_size
     }
 
-    /// The segments on which a decision is due, in lots.
-    pub fn lots(&mut self) -> Vec<Vec<SegmentName>> {
-        let mut due: BTreeSet<SegmentName> = self.index.undecided(|segment| self.access.holds(segment)).collect();
-        let trouble = if self.access.store().is_some() {
-            TROUBLE
-        } else {
-            TROUBLE_UNLISTED
-        };
-        due.extend(self.index.newest(State::Lost, trouble));
-        due.extend(self.index.newest(State::Bad, trouble));
-        due.extend(
+    /// The first lot of segments on which a decision is due: those that are looked at in each look, and what else there is room
+    /// for. What is due after them, [`Inspection::next_lot`] gives.
+    pub fn first_lot(&mut self) -> Vec<SegmentName> {
+        let is_listed = self.access.store().is_some();
+        let trouble = if is_listed { TROUBLE } else { TROUBLE_UNLISTED };
+        self.decided_to = None;
+        let mut lot: BTreeSet<SegmentName> = self.next_lot().into_iter().collect();
+        lot.extend(self.index.newest(State::Lost, trouble));
+        lot.extend(self.index.newest(State::Bad, trouble));
+        lot.extend(
             self.ready
                 .iter()
-                .filter_map(|name| SegmentName::parse(name, self.size()).ok())
+                .filter_map(|name| self.segment(name))
                 .filter(|segment| self.index.state(segment) == State::Lost),
         );
-        if self.access.store().is_some() {
+        if is_listed {
             let round = self.index.round(self.round, ROUND);
             self.round = round.last().copied();
-            due.extend(round);
+            lot.extend(round);
         }
-        let due: Vec<SegmentName> = due.into_iter().filter(|segment| self.matters(segment)).collect();
-        due.chunks(LOT).map(<[SegmentName]>::to_vec).collect()
+        lot.into_iter().filter(|segment| self.matters(segment)).collect()
+    }
+
+    /// The next segments on which a decision is due, after those of the lot before; empty after the last.
+    pub fn next_lot(&mut self) -> Vec<SegmentName> {
+        // While no name has come or gone, what is there is as it was decided about.
+        let holds = |segment: &SegmentName| self.access.holds(segment).filter(|_| self.changed);
+        let after = self.decided_to;
+        let lot: Vec<SegmentName> = self
+            .index
+            .undecided(holds)
+            .filter(|segment| after.is_none_or(|after| *segment > after) && self.matters(segment))
+            .take(LOT)
+            .collect();
+        self.decided_to = lot.last().copied().or(after);
+        lot
     }
 
     /// Looks these segments up in the archive.
@@ -245,10 +281,8 @@ impl Inspection {
                 && match problem {
                     // Not the file's fault, perhaps: permissions and network mounts come back.
                     Some(problem) if problem == Problem::Unreadable.as_str() => true,
-                    // What was another branch's when it was read may be ours after a promotion.
-                    Some(problem) if problem == Problem::ForeignTimeline.as_str() => {
-                        mark.is_none() || self.is_ours(&row.name)
-                    }
+                    // What was another branch's history when it was read may be ours after a promotion.
+                    Some(problem) if problem == Problem::ForeignTimeline.as_str() => self.is_our_history(&row.name),
                     _ => self.access.store().is_none(),
                 },
             absent: matches!(problem, Some("missing" | "not_archived" | "missing_history")),
@@ -277,6 +311,11 @@ impl Inspection {
             };
             self.index.set(segment, state);
         }
+    }
+
+    /// Remembers that everything was decided about, and is on record.
+    pub fn have_decided(&mut self) {
+        self.changed = false;
     }
 
     /// Segments of other branches that the archive holds and that have no row yet, as far as is known.
@@ -373,11 +412,8 @@ impl Inspection {
             .sum()
     }
 
-    fn is_ours(&self, name: &str) -> bool {
+    fn is_our_history(&self, name: &str) -> bool {
         match WalFileName::classify(name, self.size()) {
-            Some(WalFileName::Segment(segment)) => {
-                self.history.timeline_of_segment(segment.number, segment.size) == segment.timeline
-            }
             Some(WalFileName::History(timeline)) => self.history.contains(timeline),
             _ => false,
         }
@@ -421,17 +457,11 @@ impl Inspection {
     }
 
     /// Stores what came of reading a segment. Needs a transaction.
-    ///
-    /// A file that cannot be read is tried again at each look: that is news once.
     pub fn store(&mut self, segment: SegmentName, looked: &Looked) -> Result<()> {
         match looked {
             Looked::Found(finding) => {
                 let repeat = self.successor_to_repeat(segment, finding)?;
-                if finding.problem != Some(Problem::Unreadable.as_str())
-                    || !self.is_unreadable_on_record(&finding.name)?
-                {
-                    catalog::archive::store(finding)?;
-                }
+                store_news(finding)?;
                 let sound = finding.status == Status::Verified.as_str();
                 self.index.set(&segment, if sound { State::Sound } else { State::Bad });
                 if let Some(repeat) = repeat {
@@ -461,13 +491,6 @@ impl Inspection {
             segments: vec![(segment, Held::Absent, decision, Some(*record))],
         });
         Ok(())
-    }
-
-    fn is_unreadable_on_record(&self, name: &str) -> Result<bool> {
-        let rows = catalog::archive::recorded(vec![name.to_owned()])?;
-        Ok(rows
-            .iter()
-            .any(|row| row.problem.as_deref() == Some(Problem::Unreadable.as_str()) && row.status != "acknowledged"))
     }
 
     fn read(&mut self, name: &str, between: &mut dyn FnMut()) -> Result<Opening> {
@@ -507,6 +530,15 @@ impl Decided {
             .iter()
             .all(|(_, _, decision, _)| matches!(decision, Decision::Stands | Decision::Waits))
     }
+}
+
+/// Stores a finding. What is no good is looked at again and again, and is news once.
+fn store_news(finding: &Finding) -> Result<()> {
+    let is_sound = finding.status == Status::Verified.as_str();
+    if is_sound || !catalog::archive::is_on_record(finding)? {
+        catalog::archive::store(finding)?;
+    }
+    Ok(())
 }
 
 /// What a verdict on record says, where it stands.

@@ -245,6 +245,26 @@ pub struct Finding {
     pub restore_points: Vec<(String, u64, i64)>,
 }
 
+/// Whether the file's row says the same, of the same file.
+pub fn is_on_record(finding: &Finding) -> Result<bool> {
+    static SAME: Statement = Statement::new(
+        "SELECT true FROM @extschema@.wal_archive
+          WHERE segment_name = $1 AND status = $2 AND problem IS NOT DISTINCT FROM $3 AND detail IS NOT DISTINCT FROM $4
+            AND sha256 IS NOT DISTINCT FROM $5 AND stored_changed_at IS NOT DISTINCT FROM $6",
+    );
+    SAME.read(
+        &[
+            finding.name.as_str().into(),
+            finding.status.into(),
+            finding.problem.into(),
+            finding.detail.as_deref().into(),
+            finding.sha256.as_deref().into(),
+            finding.changed_at.and_then(time).into(),
+        ],
+        |rows| Ok(rows.first().is_some()),
+    )
+}
+
 /// Stores what was found, in place of what was known of the file before. Who has acknowledged a problem has acknowledged it
 /// for as long as the same one is found.
 pub fn store(finding: &Finding) -> Result<()> {

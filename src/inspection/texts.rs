@@ -1,6 +1,6 @@
 //! History and backup history files of the archive: a few lines each, few in number, and read whole.
 
-use super::Inspection;
+use super::{Inspection, store_news};
 use crate::access::Opening;
 use crate::catalog;
 use crate::catalog::archive::Unread;
@@ -10,7 +10,7 @@ use crate::verification::{Text, TextFinding};
 use archive::chain::{Decision, Held, Loss};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use wal::{Problem, WalFileName};
+use wal::WalFileName;
 
 /// So many files are looked at again in each look, in turn.
 const ROUND: usize = 256;
@@ -201,10 +201,7 @@ impl Inspection {
         let Some(read) = read else {
             return self.store_text_not_there(name);
         };
-        let unreadable = read.finding.problem == Some(Problem::Unreadable.as_str());
-        if !(unreadable && self.is_unreadable_on_record(name)?) {
-            catalog::archive::store(&read.finding)?;
-        }
+        store_news(&read.finding)?;
         if let Some(known) = &mut self.texts.known {
             known.insert(name.to_owned());
         }

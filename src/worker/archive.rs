@@ -90,10 +90,11 @@ impl ArchiveDuty {
             in_transaction(|| inspection.expect())?;
         }
         let strangers = inspection.new_strangers();
-        let lots = inspection.lots();
-        let is_routine = texts.is_silent() && strangers.is_empty() && lots.len() <= 1;
+        let mut lot = inspection.first_lot();
+        let mut next = inspection.next_lot();
+        let is_routine = texts.is_silent() && strangers.is_empty() && next.is_empty();
         let mut wrote = !(texts.is_silent() && strangers.is_empty());
-        for lot in lots {
+        while !lot.is_empty() {
             let looked_up = inspection.look_up(&lot)?;
             let decided = in_transaction(|| inspection.decide(looked_up))?;
             if is_routine && self.can_wait(server, &decided) {
@@ -105,10 +106,13 @@ impl ArchiveDuty {
             wrote |= !decided.is_silent();
             inspection.settle(&decided);
             process::answer_interrupts();
+            lot = next;
+            next = inspection.next_lot();
         }
         if !strangers.is_empty() && write(|| inspection.record_strangers(&strangers))?.is_none() {
             return Ok(());
         }
+        inspection.have_decided();
         if self.verify(inspection)? == Progress::Done {
             if wrote {
                 self.restraint.wrote();

@@ -204,6 +204,14 @@ impl Store {
     }
 
     /// The directory that everything lies in.
+    /// Whether its root can be read now, whatever was read of it before.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn check(&self) -> Result<(), ReadError> {
+        Directory::root(&self.path()).map(drop)
+    }
+
     /// Where a file of it lies.
     pub fn path_of(&self, file: &StoredFile) -> PathBuf {
         self.path().join(&file.name)

@@ -11,6 +11,7 @@ mod load;
 mod many_segments;
 mod measure;
 mod pgbench;
+mod repository;
 mod wal_files;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ const PARTS: &[Part] = &[
     ("ledger", ledger::bench),
     ("load", load::bench),
     ("many_segments", many_segments::bench),
+    ("repository", repository::bench),
 ];
 
 fn main() -> ExitCode {
