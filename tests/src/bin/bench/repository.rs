@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use postgres::Client;
 use tests::cluster::text_in;
 use tests::codec::Codec;
 use tests::pgbackrest::PgBackRest;
 use tests::progress::step;
-use tests::wait::SOON;
-use tests::{Cluster, Look, Settings, process, wait_until, worker};
+use tests::{Cluster, Settings, process, worker};
 
 use crate::cpu;
 use crate::measure::{Cost, Line, compare};
+use crate::session::{stop_worker, wait_for};
 
 const SEGMENT_MB: u32 = 16;
 /// 1 GB.
@@ -97,9 +97,7 @@ impl Repository {
 
     /// From the start of a worker that knows of nothing until all is verified: runs a second, and a second of processor time.
     fn first_run(&self, session: &mut Client) -> Result<[f64; 2]> {
-        session.batch_execute("SELECT stop_worker()")?;
-        let no_worker = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_backstop worker')";
-        wait_for(session, no_worker)?;
+        stop_worker(session)?;
         session.batch_execute("TRUNCATE wal_archive")?;
         let began = Instant::now();
         session.batch_execute("SELECT start_worker()")?;
@@ -125,17 +123,4 @@ impl Repository {
         let took: Duration = cpu::of_process(pid)? - before;
         Ok([TICKS as f64 / took.as_secs_f64()])
     }
-}
-
-/// In a session that is there already: a new one for each look would be part of what is measured.
-fn wait_for(session: &mut Client, condition: &str) -> Result<()> {
-    wait_until(condition, SOON, || {
-        let seen = text_in(session, condition)?;
-        Ok(if seen == "t" {
-            Look::Done(())
-        } else {
-            Look::NotYet(seen)
-        })
-    })
-    .context("the worker")
 }
