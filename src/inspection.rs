@@ -193,11 +193,14 @@ impl Inspection {
                 .filter_map(|name| self.segment(name))
                 .filter(|segment| self.index.state(segment) == State::Lost),
         );
-        if is_listed {
-            let round = self.index.round(self.round, ROUND);
-            self.round = round.last().copied();
-            lot.extend(round);
-        }
+        let round = self.index.round(self.round, ROUND);
+        self.round = round.last().copied();
+        // Each that is not sound would cost a process; of the others only the row is looked at, which somebody else may have changed.
+        lot.extend(
+            round
+                .into_iter()
+                .filter(|segment| is_listed || self.index.state(segment) == State::Sound),
+        );
         lot.into_iter().filter(|segment| self.matters(segment)).collect()
     }
 

@@ -63,7 +63,7 @@ impl ArchiveDuty {
             None => Inspection::open(&source, server, Memory::new(now()))?,
         };
         let outcome = self.look(&mut inspection, server);
-        publish(&inspection, None);
+        publish(inspection.unverified(), None);
         self.inspection = Some(inspection);
         outcome
     }
@@ -141,8 +141,11 @@ impl ArchiveDuty {
             if lot.is_empty() {
                 return Ok(Progress::Done);
             }
+            // Counting them takes a look at every segment that there is.
+            let mut left = inspection.unverified();
             for segment in lot {
-                publish(inspection, Some(WorkerState::Verifying));
+                publish(left, Some(WorkerState::Verifying));
+                left = left.saturating_sub(1);
                 if !verify_one(inspection, &mut succession, segment, &mut pace)? {
                     return Ok(Progress::GaveWay);
                 }
@@ -193,8 +196,9 @@ impl ArchiveDuty {
         let mut succession = Succession::new();
         let mut pace = Pace::new(settings::verify_rate_limit());
         let mut read = 0;
+        let unverified = inspection.unverified();
         for segment in segments {
-            publish(inspection, Some(WorkerState::Verifying));
+            publish(unverified, Some(WorkerState::Verifying));
             if !verify_one(inspection, &mut succession, segment, &mut pace)? {
                 break;
             }
@@ -236,8 +240,8 @@ fn verify_one(
     Ok(true)
 }
 
-fn publish(inspection: &Inspection, state: Option<WorkerState>) {
-    let unverified = i64::try_from(inspection.unverified()).unwrap_or(i64::MAX);
+fn publish(unverified: u64, state: Option<WorkerState>) {
+    let unverified = i64::try_from(unverified).unwrap_or(i64::MAX);
     shmem::update(|status| {
         status.unverified_segments = unverified;
         status.state = state.unwrap_or(status.state);
