@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo build install test lint bench fuzz clean
+.PHONY: help demo build install test lint bench fault-bench fuzz clean
 
 # A server of the caller's choice, and the PostgreSQL majors to test; both may be empty.
 PG_CONFIG ?=
@@ -22,17 +22,18 @@ RUN := tests/run.sh
 
 help:
 	@cat <<'TEXT'
-	make demo      shows the whole job on a throw-away cluster        [PG_CONFIG=/path/to/pg_config]
-	make build     builds the release for the newest PostgreSQL here  [PG_CONFIG=…]
-	make install   builds the release and installs it into a server   PG_CONFIG=…
-	make test      all tests on every supported PostgreSQL here       [PG_MAJORS="15 17 18"] [PG_CONFIG=…]
-	make lint      formatting, clippy, licences, shell scripts
-	make bench     speed as ratios against peers on the same work     [PG_CONFIG=…]
-	make fuzz      the fuzz targets                                   [FUZZ_SECONDS=600]
-	make clean     removes what was built; servers and tools stay in $(CACHE)
+	make demo         shows the whole job on a throw-away cluster        [PG_CONFIG=/path/to/pg_config]
+	make build        builds the release for the newest PostgreSQL here  [PG_CONFIG=…]
+	make install      builds the release and installs it into a server   PG_CONFIG=…
+	make test         all tests on every supported PostgreSQL here       [PG_MAJORS="15 17 18"] [PG_CONFIG=…]
+	make lint         formatting, clippy, licences, shell scripts
+	make bench        speed as ratios against peers on the same work     [PG_CONFIG=…]
+	make fault-bench  what pg_backstop and its peers say of each fault   [PG_CONFIG=…]
+	make fuzz         the fuzz targets                                   [FUZZ_SECONDS=600]
+	make clean        removes what was built; servers and tools stay in $(CACHE)
 	TEXT
 
-demo bench:
+demo bench fault-bench:
 	@$(RUN) $@ '$(PG_CONFIG)'
 
 test:

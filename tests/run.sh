@@ -2,7 +2,8 @@
 # The verbs of the Makefile that need the extension in a server. Called by make, which sets the environment.
 #
 #   run.sh test PG_CONFIG [MAJOR…]   all tests; an empty PG_CONFIG means every server here, or those majors
-#   run.sh demo|bench PG_CONFIG      the program of that name; an empty PG_CONFIG means the newest server here
+#   run.sh demo|bench|fault-bench PG_CONFIG
+#                                    the program of that name; an empty PG_CONFIG means the newest server here
 #   run.sh package PG_CONFIG         the release as a tree of the files to install
 #   run.sh install PG_CONFIG         copies that tree into the server
 set -euo pipefail
@@ -134,9 +135,20 @@ run_bench() {
     PG_CONFIG=$config exec_built release bench
 }
 
+run_fault_bench() {
+    one_at_a_time
+    set_up
+    pgrx-config/setup.sh --peers
+    local config
+    config=$(newest_server)
+    for_server "$config" install
+    PG_CONFIG=$config exec_built dev fault_bench
+}
+
 exec_built() { exec cargo run --quiet --profile "$1" -p tests --bin "$2"; }
 
 case $verb in
 test | demo | bench | package | install) "run_$verb" "$@" ;;
+fault-bench) run_fault_bench ;;
 *) die "unknown verb" ;;
 esac

@@ -47,7 +47,7 @@ impl Archive {
     ///
     /// # Errors
     /// When the other cannot be made.
-    pub(crate) fn of(directory: PathBuf, kept: PathBuf) -> Result<Self> {
+    pub fn of(directory: PathBuf, kept: PathBuf) -> Result<Self> {
         let this = Self { directory, kept };
         this.make()?;
         Ok(this)

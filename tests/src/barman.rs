@@ -17,7 +17,10 @@ pub const SERVER: &str = "main";
 #[derive(Debug)]
 pub struct Barman {
     program: PathBuf,
+    /// Where its configuration is.
     place: PathBuf,
+    home: PathBuf,
+    codec: Option<Codec>,
 }
 
 impl Barman {
@@ -26,9 +29,23 @@ impl Barman {
     /// # Errors
     /// When it is not installed, or its files cannot be written.
     pub fn new(cluster: &Cluster, codec: Option<Codec>) -> Result<Self> {
+        Self::with_home(cluster, codec, cluster.place("barman"))
+    }
+
+    /// The same Barman, which looks at another cluster, as after a failover.
+    ///
+    /// # Errors
+    /// See [`Self::new`].
+    pub fn shared_with(&self, cluster: &Cluster) -> Result<Self> {
+        Self::with_home(cluster, self.codec, self.home.clone())
+    }
+
+    fn with_home(cluster: &Cluster, codec: Option<Codec>, home: PathBuf) -> Result<Self> {
         let this = Self {
             program: tool("barman")?,
             place: cluster.place("barman"),
+            home,
+            codec,
         };
         for directory in [this.place.clone(), this.server(), this.incoming(), this.wals()] {
             fs::create_dir_all(&directory)?;
@@ -40,9 +57,9 @@ impl Barman {
         };
         let compression = codec.map_or_else(String::new, |codec| format!("compression = {}\n", codec.program()));
         let conninfo = format!("host={} user=postgres dbname=postgres", cluster.socket().display());
-        let place = this.place.display();
+        let home = this.home.display();
         let text = format!(
-            "[barman]\nbarman_user = {user}\nbarman_home = {place}\nlog_file = {place}/log\n\
+            "[barman]\nbarman_user = {user}\nbarman_home = {home}\nlog_file = {home}/log\n\
              [{SERVER}]\ndescription = {SERVER}\narchiver = on\nconninfo = {conninfo}\nstreaming_conninfo = {conninfo}\n\
              backup_method = postgres\nimmediate_checkpoint = true\npath_prefix = {}\n{compression}",
             cluster.server().bindir().display(),
@@ -56,7 +73,7 @@ impl Barman {
     }
 
     fn server(&self) -> PathBuf {
-        self.place.join(SERVER)
+        self.home.join(SERVER)
     }
 
     /// Where the server puts WAL for Barman to take in.
@@ -69,6 +86,12 @@ impl Barman {
     #[must_use]
     pub fn wals(&self) -> PathBuf {
         self.server().join("wals")
+    }
+
+    /// Where Barman keeps base backups.
+    #[must_use]
+    pub fn backups(&self) -> PathBuf {
+        self.server().join("base")
     }
 
     /// An `archive_command` that waits for no cron job: Barman takes each file in at once.

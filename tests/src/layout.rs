@@ -109,7 +109,7 @@ impl Layout {
             Self::PgBackRest(codec) => {
                 let pgbackrest = PgBackRest::new(cluster, codec)?;
                 pgbackrest.create_stanza()?;
-                pgbackrest.repository()
+                pgbackrest.repository().to_owned()
             }
             Self::Barman(codec) => Barman::new(cluster, codec)?.wals(),
             Self::BarmanCron => Barman::new(cluster, None)?.wals(),

@@ -1,7 +1,7 @@
 //! A real pgBackRest for a cluster, with its repository in the cluster's own directory.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -17,7 +17,10 @@ pub const STANZA: &str = "main";
 #[derive(Debug)]
 pub struct PgBackRest {
     program: PathBuf,
+    /// Where its configuration is.
     place: PathBuf,
+    repository: PathBuf,
+    codec: Option<Codec>,
 }
 
 impl PgBackRest {
@@ -26,10 +29,23 @@ impl PgBackRest {
     /// # Errors
     /// When it is not installed, or its files cannot be written.
     pub fn new(cluster: &Cluster, codec: Option<Codec>) -> Result<Self> {
-        let place = cluster.place("pgbackrest");
+        Self::with_repository(cluster, codec, cluster.place("pgbackrest/repo"))
+    }
+
+    /// Configures another cluster to share the repository, as a standby or a clone does.
+    ///
+    /// # Errors
+    /// See [`Self::new`].
+    pub fn shared_with(&self, cluster: &Cluster) -> Result<Self> {
+        Self::with_repository(cluster, self.codec, self.repository.clone())
+    }
+
+    fn with_repository(cluster: &Cluster, codec: Option<Codec>, repository: PathBuf) -> Result<Self> {
         let this = Self {
             program: tool("pgbackrest")?,
-            place,
+            place: cluster.place("pgbackrest"),
+            repository,
+            codec,
         };
         fs::create_dir_all(&this.place)?;
         process::give_to_server(&this.place)?;
@@ -46,7 +62,7 @@ impl PgBackRest {
             "[global]\nrepo1-path={}\nrepo1-retention-full=9\nlock-path={place}/lock\nlog-path={place}\nspool-path={place}/spool\n\
              log-level-file=off\nlog-level-console=warn\ncompress-type={compress}\nstart-fast=y\narchive-timeout=30\n\
              [{STANZA}]\npg1-path={}\npg1-socket-path={}\npg1-user=postgres\n",
-            this.repository().display(),
+            this.repository.display(),
             cluster.data().display(),
             cluster.socket().display(),
         );
@@ -60,14 +76,14 @@ impl PgBackRest {
 
     /// The repository.
     #[must_use]
-    pub fn repository(&self) -> PathBuf {
-        self.place.join("repo")
+    pub fn repository(&self) -> &Path {
+        &self.repository
     }
 
     /// The stanza's archive in it, as `pg_backstop.archive_source` names it.
     #[must_use]
     pub fn archive(&self) -> PathBuf {
-        self.repository().join("archive").join(STANZA)
+        self.repository.join("archive").join(STANZA)
     }
 
     /// The `archive_command`.

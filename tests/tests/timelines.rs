@@ -173,6 +173,8 @@ fn what_a_failed_primary_streamed_but_did_not_archive_is_rescued_by_the_command_
         let command = detail.split(RUN).nth(1).with_context(|| detail.clone())?;
         run_as_the_servers_user(command)?;
     }
+    // The archiver looks by itself once a minute, and now because of this.
+    standby.reload()?;
     for name in &lost {
         standby.wait_for(&row(name), "verified|")?;
     }
