@@ -6,6 +6,7 @@
 #   setup.sh --pg-config PATH  the build tools, and the server that PATH belongs to
 #   setup.sh --build-only      the build tools alone, for a server that the caller names
 #   setup.sh --tool NAME       one more cargo tool (cargo-deny, cargo-fuzz)
+#   setup.sh --peers           what archives WAL beside us in the tests: pgBackRest, Barman, the compressors' programs
 #
 # Servers are used from private copies under the cache folder, so that trying pg_backstop never writes into a server
 # that others use. The result is $CACHE/servers: one line "MAJOR PG_CONFIG" each, newest major first.
@@ -138,31 +139,95 @@ common_parent() {
 
 copied_config() { find "$1" -type f -name pg_config -path '*/bin/*' | head -n 1; }
 
-build_from_source() {
-    local major=$1 suite_variable="PG_SOURCE_SUITE_$1" suite prefix="$CACHE/pg/$1" apt="$CACHE/build/apt-$1" tree
-    suite=${!suite_variable:-}
-    [ -n "$suite" ] || die "PostgreSQL $major is neither a package of this distribution nor built from a Debian suite that versions.env names; give another with PG_MAJORS or PG_CONFIG"
-    [ -x "$prefix/bin/postgres" ] && [ -f "$prefix/.complete" ] && return 0
-    command -v apt-get >/dev/null 2>&1 || die "PostgreSQL $major is not installed, and without apt it cannot be fetched: install it, or give PG_CONFIG"
-    need_packages gcc make bison flex perl libreadline-dev zlib1g-dev libicu-dev libssl-dev liblz4-dev libzstd-dev pkg-config xz-utils bzip2
+# Fetches the source package $2 of Debian suite $1 into $CACHE/build/apt-$2/source, by apt as the machine has it, but with a
+# list of its own.
+fetch_source() {
+    local suite=$1 package=$2 apt="$CACHE/build/apt-$2"
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/source"
     echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" >"$apt/sources.list"
     local options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists"
         -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User= -o Debug::NoLocking=1
         # A mirror may lag behind: the sources are old news, and their signature is checked all the same.
         -o Acquire::Check-Valid-Until=false)
-    # shellcheck disable=SC2317 # with_progress calls it
-    fetch() { cd "$apt/source" && apt-get -q "${options[@]}" update && apt-get -q "${options[@]}" source --download-only "postgresql-$major"; }
-    with_progress "fetching the source package postgresql-$major of Debian $suite" "$CACHE/build/apt-$major.log" fetch
-    tree="$CACHE/build/postgresql-$major"
-    rm -rf "$tree" "$prefix"
+    apt-get -q "${options[@]}" update && cd "$apt/source" && apt-get -q "${options[@]}" source --download-only "$package"
+}
+
+# Unpacks the source package $1 that was fetched, and prints where.
+unpack_source() {
+    local tree="$CACHE/build/$1"
+    rm -rf "$tree"
     mkdir -p "$tree"
-    tar -xf "$(find "$apt/source" -name "postgresql-${major}_*.orig.tar.*" ! -name '*.asc' | head -n 1)" -C "$tree" --strip-components=1
-    with_progress "building PostgreSQL $major" "$CACHE/build/postgresql-$major.log" bash -c "
+    tar -xf "$(find "$CACHE/build/apt-$1/source" -name "$1_*.orig.tar.*" ! -name '*.asc' | head -n 1)" -C "$tree" --strip-components=1
+    echo "$tree"
+}
+
+build_from_source() {
+    local major=$1 package="postgresql-$1" suite_variable="PG_SOURCE_SUITE_$1" suite prefix="$CACHE/pg/$1" tree
+    suite=${!suite_variable:-}
+    [ -n "$suite" ] || die "PostgreSQL $major is neither a package of this distribution nor built from a Debian suite that versions.env names; give another with PG_MAJORS or PG_CONFIG"
+    [ -x "$prefix/bin/postgres" ] && [ -f "$prefix/.complete" ] && return 0
+    command -v apt-get >/dev/null 2>&1 || die "PostgreSQL $major is not installed, and without apt it cannot be fetched: install it, or give PG_CONFIG"
+    need_packages gcc make bison flex perl libreadline-dev zlib1g-dev libicu-dev libssl-dev liblz4-dev libzstd-dev pkg-config xz-utils bzip2
+    with_progress "fetching the source package $package of Debian $suite" "$CACHE/build/apt-$major.log" fetch_source "$suite" "$package"
+    tree=$(unpack_source "$package")
+    rm -rf "$prefix"
+    with_progress "building PostgreSQL $major" "$CACHE/build/$package.log" bash -c "
         cd '$tree' && ./configure --prefix='$prefix' --with-openssl --with-lz4 --with-zstd --with-icu &&
         make -s -j'$(nproc)' world-bin && make -s install-world-bin"
-    rm -rf "$tree" "$apt"
+    rm -rf "$tree" "$CACHE/build/apt-$package"
     touch "$prefix/.complete"
+}
+
+# Installs the packages of those programs that are not on the PATH. Each is named program[=package].
+need_programs() {
+    local missing=() each
+    for each in "$@"; do command -v "${each%%=*}" >/dev/null 2>&1 || missing+=("${each##*=}"); done
+    [ ${#missing[@]} -eq 0 ] && return 0
+    command -v apt-get >/dev/null 2>&1 || die "this system has no apt. Install what gives these programs, then run again: ${missing[*]}"
+    need_packages "${missing[@]}"
+}
+
+# pgBackRest reads and writes repositories of the PostgreSQL majors that it knows, and a distribution's is as old as its own
+# PostgreSQL. One build of a newer one serves every major.
+build_pgbackrest() {
+    local program="$CACHE/tools/bin/pgbackrest" package=pgbackrest tree
+    [ -x "$program" ] && [ "$(cat "$CACHE/tools/.pgbackrest" 2>/dev/null)" = "$PGBACKREST_VERSION" ] && return 0
+    command -v apt-get >/dev/null 2>&1 || die "without apt pgBackRest cannot be fetched: put pgBackRest $PGBACKREST_VERSION at $program, and its version into $CACHE/tools/.pgbackrest"
+    need_packages gcc meson ninja-build pkg-config python3 libpq-dev libssl-dev libxml2-dev liblz4-dev libzstd-dev libbz2-dev zlib1g-dev
+    # shellcheck disable=SC2317 # with_progress calls it
+    fetch() {
+        mkdir -p "$CACHE/build/apt-$package/source" && cd "$CACHE/build/apt-$package/source" || return
+        /usr/lib/apt/apt-helper -o APT::Sandbox::User= download-file \
+            "http://deb.debian.org/debian/pool/main/p/pgbackrest/pgbackrest_$PGBACKREST_VERSION.orig.tar.gz" \
+            "pgbackrest_$PGBACKREST_VERSION.orig.tar.gz" "SHA256:$PGBACKREST_SHA256" && return
+        # Debian's pool drops what a suite has replaced.
+        rm -f ./*
+        fetch_source "$PGBACKREST_SOURCE_SUITE" "$package"
+    }
+    with_progress "fetching the source of pgBackRest" "$CACHE/build/apt-$package.log" fetch
+    tree=$(unpack_source "$package")
+    with_progress "building pgBackRest" "$CACHE/build/$package.log" bash -c "
+        meson setup --buildtype=release -Dlibssh2=disabled '$tree.build' '$tree' && ninja -C '$tree.build' src/pgbackrest &&
+        install -D '$tree.build/src/pgbackrest' '$program'"
+    rm -rf "$tree" "$tree.build" "$CACHE/build/apt-$package"
+    echo "$PGBACKREST_VERSION" >"$CACHE/tools/.pgbackrest"
+}
+
+# Debian's package barman makes a user and a cron job; its Python package is all of Barman but these.
+need_barman() {
+    local program="$CACHE/tools/bin/barman"
+    [ -x "$program" ] || command -v barman >/dev/null 2>&1 && return 0
+    command -v apt-get >/dev/null 2>&1 || die "this system has no apt. Install Barman, then run again"
+    need_packages python3-barman
+    mkdir -p "${program%/*}"
+    printf '%s\n' '#!/usr/bin/python3' 'from barman.cli import main' 'main()' >"$program"
+    chmod 755 "$program"
+}
+
+peers() {
+    need_programs gzip bzip2 pigz xz=xz-utils zstd lz4 brotli
+    need_barman
+    build_pgbackrest
 }
 
 # Makes major $1 available, from wherever it can be had, and prints its pg_config.
@@ -247,6 +312,9 @@ main() {
         return 0 ;;
     --build-only)
         build_tools
+        return 0 ;;
+    --peers)
+        peers
         return 0 ;;
     esac
     need_server_user

@@ -34,7 +34,7 @@ CREATE DOMAIN backstop_count AS bigint CHECK (VALUE >= 0);
 CREATE DOMAIN backstop_seconds AS numeric CHECK (VALUE >= 0.0);
 CREATE DOMAIN backstop_objective AS interval CHECK (VALUE >= interval '0');
 
--- Written by triggers only; verify_ledger() looks closer than constraints could.
+-- Written by triggers and acknowledgements only; verify_ledger() looks closer than constraints could.
 CREATE TABLE ledger_events (
     id bigint PRIMARY KEY,
     at timestamptz NOT NULL,
@@ -47,12 +47,13 @@ CREATE TABLE ledger_events (
     prev_hash bytea,
     hash bytea NOT NULL
 );
-COMMENT ON TABLE ledger_events IS 'append-only chain of every change of backup_policies, backup_history and recovery_history; check it with verify_ledger()';
+COMMENT ON TABLE ledger_events IS 'append-only chain of every change of backup_policies, backup_history and recovery_history, and of every acknowledgement; check it with verify_ledger()';
 COMMENT ON COLUMN ledger_events.id IS 'position in the chain: from 1, without gaps';
 COMMENT ON COLUMN ledger_events.actor IS 'the session user that made the change';
-COMMENT ON COLUMN ledger_events.operation IS 'INSERT, UPDATE or DELETE';
+COMMENT ON COLUMN ledger_events.row_id IS 'id of the row; 0 of an acknowledgement, whose image names the rows';
+COMMENT ON COLUMN ledger_events.operation IS 'INSERT, UPDATE, DELETE, or ACKNOWLEDGE of what is wrong';
 COMMENT ON COLUMN ledger_events.via IS 'function: through a function of pg_backstop or its worker; sql: past them';
-COMMENT ON COLUMN ledger_events.image IS 'the row after the change (DELETE: before it), without NULLs, in UTC: what ledger_image() makes of it';
+COMMENT ON COLUMN ledger_events.image IS 'the row after the change (DELETE: before it), without NULLs, in UTC: what ledger_image() makes of it; of an acknowledgement what was accepted, and why';
 COMMENT ON COLUMN ledger_events.prev_hash IS 'hash of the event before; NULL in the first';
 COMMENT ON COLUMN ledger_events.hash IS 'what ledger_hash() gives for this event';
 
@@ -197,17 +198,23 @@ CREATE TABLE wal_archive (
     stored_changed_at timestamptz,
     handover bytea,
     record_count backstop_count,
+    data_bytes backstop_count,
+    sound_sha256 text,
     status_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE wal_archive IS 'one row for each archived segment, timeline history and backup history file: what verification found';
 COMMENT ON COLUMN wal_archive.start_lsn IS 'NULL for a timeline history file';
 COMMENT ON COLUMN wal_archive.problem IS 'what is wrong, where the status is missing, corrupt or foreign; kept when it is acknowledged';
-COMMENT ON COLUMN wal_archive.detail IS 'what was found where, and what was expected';
+COMMENT ON COLUMN wal_archive.detail IS 'what was found where, and what was expected; who acknowledged it, and why';
 COMMENT ON COLUMN wal_archive.status_since IS 'when it came to have this status and problem';
 COMMENT ON COLUMN wal_archive.first_commit_at IS 'time of the first commit in the segment; NULL where there is none';
 COMMENT ON COLUMN wal_archive.stored_changed_at IS 'when the stored file was last changed (its ctime): a later one means that it must be looked at again';
+COMMENT ON COLUMN wal_archive.data_bytes IS 'bytes of WAL in it: a segment, or less where a switch ended it early';
+COMMENT ON COLUMN wal_archive.sound_sha256 IS 'SHA-256 of the content that was verified first, or that is in pg_wal: any other content under this name is not the segment';
 COMMENT ON COLUMN wal_archive.handover IS 'what verifying the next segment needs to know of the end of this one';
 CREATE INDEX wal_archive_position ON wal_archive (timeline_id, end_lsn);
+CREATE INDEX wal_archive_text ON wal_archive (segment_name) WHERE start_lsn IS NULL;
+CREATE INDEX wal_archive_verified_at ON wal_archive (verified_at) WHERE status = 'verified' AND start_lsn IS NOT NULL;
 CREATE INDEX wal_archive_not_verified ON wal_archive (timeline_id, start_lsn) WHERE status <> 'verified';
 
 CREATE TABLE restore_points (

@@ -1,11 +1,11 @@
 //! The facts of this moment put together, and what crate `recovery` makes of them.
 
+use crate::access::{choose_source, trouble};
 use crate::catalog::{self, facts};
 use crate::error::Result;
-use crate::inspection::choose_source;
+
 use crate::server::{self, Exposure, Server};
 use crate::{settings, shmem};
-use archive::listing;
 use chrono::{DateTime, Utc};
 use recovery::{Archiver, Facts, OldestCommit, Survey, Verdict, WorkerFact, assess, survey};
 use wal::Lsn;
@@ -23,7 +23,7 @@ impl Assessment {
     pub fn gather(server: &Server) -> Result<Self> {
         let archive_mode = server::setting(c"archive_mode").unwrap_or_default();
         let source = choose_source(server).map(|derived| derived.source);
-        let unreadable = source.as_ref().ok().and_then(|source| listing::stamp(source).err());
+        let unreadable = source.as_ref().ok().and_then(|source| trouble(source, server));
         let facts = Facts {
             now: Utc::now(),
             size: server.format.segment_size,
@@ -31,7 +31,7 @@ impl Assessment {
             flush: (!server.standby).then_some(server.flush),
             is_standby: server.standby,
             backups: facts::backups(server.system_identifier())?,
-            broken: facts::broken_segments(server.format.segment_size)?,
+            broken: facts::broken_runs(server.format.segment_size, settings::archive_grace())?,
             extents: facts::extents()?,
             broken_histories: facts::broken_histories()?,
             receivers: facts::receivers()?,
@@ -40,7 +40,7 @@ impl Assessment {
                 source: source
                     .map(|source| source.to_string())
                     .map_err(|error| error.to_string()),
-                unreadable: unreadable.map(|error| error.to_string()),
+                unreadable,
                 failing: facts::archiver_failure()?,
                 grace: settings::archive_grace(),
             },

@@ -1,250 +1,422 @@
-//! One inspection of the archive: what should be there, what is there, what is on record, and what follows from it.
+//! The inspection of the archive: what should be there, what is there, what is on record, and what follows from it.
 //!
-//! The worker and `verify_wal_archive()` share it. Whoever calls it opens the transactions.
+//! The worker keeps one from tick to tick; `verify_wal_archive()` begins anew. Whoever calls it opens the transactions: what
+//! needs one says so, and everything else touches no table, so that none is held open while a slow disk answers.
 
+use crate::access::{Access, Opening};
 use crate::catalog;
-use crate::catalog::archive::{Absent, Finding};
+use crate::catalog::archive::{Finding, Recorded as Row, Unread};
 use crate::error::{Error, Result};
-use crate::server::{self, Server};
-use crate::{detection, settings, verification};
-use archive::chain::{self, Inputs, Loss, Mark, Memory, Plan, Recorded};
+use crate::server::Server;
+use crate::settings;
+use archive::chain::{Decision, Held, Judge, Mark, Memory, Recorded, Why};
 use archive::expected::{self, Stretch};
-use archive::{Derived, Listing, Setting, Source, Status, derive, listing};
+use archive::index::{Index, State};
+use archive::{Source, Status};
 use std::collections::{BTreeMap, BTreeSet};
-use wal::{Handover, PgTimestamp, Problem, SegmentName, SegmentReader, TimelineHistory, WalFileName};
+use wal::{Handover, Lsn, PgTimestamp, Problem, SegmentName, SegmentSize, Timeline, TimelineHistory, WalFileName};
 
-/// Where archived WAL is read, and a clause that says which setting led there.
-///
-/// # Errors
-/// A sentence that says what to set, where the settings of the server do not tell.
-pub fn choose_source(server: &Server) -> Result<Derived> {
-    let setting = settings::archive_source();
-    match Setting::parse(&setting).map_err(|error| Error::Archive(error.to_string()))? {
-        Setting::Fixed(source) => Ok(Derived {
-            source,
-            because: "pg_backstop.archive_source says so".to_owned(),
-        }),
-        Setting::Auto => derive(
-            &server::setting(c"archive_command").unwrap_or_default(),
-            &server::setting(c"archive_library").unwrap_or_default(),
-            &server::setting(c"basic_archive.archive_directory").unwrap_or_default(),
-            server.data_directory(),
-        )
-        .map_err(|error| Error::Archive(error.to_string())),
-    }
-}
+mod sentences;
+mod succession;
+mod texts;
 
-/// The facts of one moment, gathered in the order that [`chain`] asks for.
+pub use succession::{Looked, Precedent, Succession};
+use texts::Texts;
+
+/// Decisions are made on so many segments at once, bounded so that neither memory nor a transaction grows with the archive.
+const LOT: usize = 4096;
+/// A backlog is read newest first, in lots that are read oldest first: so many bytes of WAL each.
+const LOT_TO_READ: u64 = 1 << 30;
+/// So many segments are looked at again in each look, in turn: one that was overwritten in place shows only then.
+const ROUND: usize = 512;
+/// So many of the newest segments that are lost or no good are looked for again in each look.
+const TROUBLE: usize = 256;
+/// The same where each one looked for costs a process.
+const TROUBLE_UNLISTED: usize = 4;
+
+/// What is known of the archive. All of it can be found again from the tables and the archive.
 pub struct Inspection {
+    source: Source,
+    access: Access,
+    memory: Memory,
+    index: Index,
+    /// What is expected. The index begins earlier where the archive holds more: that is read too, and not missed.
+    expected: Vec<Stretch>,
+    texts: Texts,
+    /// The oldest WAL that a backup needs, as of which event of the ledger, on which timeline.
+    needed_from: Option<(Option<i64>, Timeline, Option<Lsn>)>,
+    /// Whether a name may have come or gone since all decisions were made.
+    changed: bool,
+    /// Where the oldest segment begins that the archive holds of the server's history, if it holds any; `None` where that has to
+    /// be found out anew.
+    oldest: Option<Option<Lsn>>,
+    /// Segments of other branches that have a row.
+    strangers: BTreeSet<SegmentName>,
+    /// The last segment of the last lot.
+    decided_to: Option<SegmentName>,
+    /// Where the round of [`ROUND`] goes on.
+    round: Option<SegmentName>,
+    /// Where the search for rows that nothing needs any more goes on.
+    outside: (u32, u64),
     server: Server,
     history: TimelineHistory,
-    source: Source,
     ready: BTreeSet<String>,
-    listing: Listing,
-    segments: BTreeMap<SegmentName, Recorded>,
-    others: BTreeMap<String, Recorded>,
-    stretches: Vec<Stretch>,
+    local: BTreeSet<String>,
+    now: PgTimestamp,
+}
+
+/// What is to be done about some segments.
+#[derive(Default)]
+pub struct Decided {
+    segments: Vec<(SegmentName, Held, Decision, Option<Recorded>)>,
 }
 
 impl Inspection {
-    /// Looks at server and archive. Touches no table, so no transaction is held while a slow disk answers.
+    /// Opens the archive and looks at the server. `memory` is what is known of the archiver.
     ///
     /// # Errors
     /// Where the archive or the server's own directories cannot be read: then nothing may be concluded.
-    pub fn gather(server: &Server, source: &Source) -> Result<Self> {
-        let history = server.history()?;
-        let ready = server.ready_files()?;
-        let listing =
-            listing::list(source, server.format.segment_size).map_err(|error| Error::Archive(error.to_string()))?;
+    pub fn open(source: &Source, server: &Server, memory: Memory) -> Result<Self> {
         Ok(Self {
-            server: server.clone(),
-            history,
             source: source.clone(),
-            ready,
-            listing,
-            segments: BTreeMap::new(),
-            others: BTreeMap::new(),
-            stretches: Vec::new(),
+            access: Access::open(source, server)?,
+            memory,
+            index: Index::default(),
+            expected: Vec::new(),
+            texts: Texts::default(),
+            needed_from: None,
+            changed: true,
+            oldest: None,
+            strangers: BTreeSet::new(),
+            decided_to: None,
+            round: None,
+            outside: (0, 0),
+            server: server.clone(),
+            history: server.history()?,
+            ready: BTreeSet::new(),
+            local: BTreeSet::new(),
+            now: PgTimestamp(0),
         })
     }
 
-    /// What shows that nothing was added or removed since, see [`listing::DirectoryStamp`].
-    pub fn stamp(&self) -> Option<archive::DirectoryStamp> {
-        self.listing.stamp
+    /// Whether it is of this archive, as this server would open it.
+    pub fn is_of(&self, source: &Source, server: &Server) -> bool {
+        self.source == *source && self.server.format == server.format
     }
 
-    /// Adds what is on record. Needs a transaction.
-    pub fn load(&mut self) -> Result<()> {
-        let size = self.server.format.segment_size;
-        for row in catalog::archive::recorded()? {
-            let recorded = Recorded {
-                status: row
-                    .status
-                    .parse()
-                    .map_err(|_| Error::UnexpectedAnswer { what: "a known status" })?,
-                mark: row.stored_bytes.zip(row.changed_at).map(|(bytes, changed_at)| Mark {
-                    bytes: bytes.unsigned_abs(),
-                    changed_at: PgTimestamp(changed_at),
-                }),
-                noticed_at: PgTimestamp(row.first_seen_at),
-                // Not the file's fault, perhaps: permissions and network mounts come back.
-                due: row.problem.as_deref() == Some(Problem::Unreadable.as_str()),
-            };
-            match WalFileName::classify(&row.name, size) {
-                Some(WalFileName::Segment(segment)) => {
-                    self.segments.insert(segment, recorded);
-                }
-                _ => {
-                    self.others.insert(row.name, recorded);
-                }
-            }
+    /// Gathers the facts of this moment, in the order that [`archive::chain`] asks for.
+    ///
+    /// # Errors
+    /// As [`Inspection::open`].
+    pub fn gather(&mut self, server: &Server, now: PgTimestamp) -> Result<()> {
+        let history = server.history()?;
+        if self.history != history {
+            self.changed = true;
+            self.oldest = None;
         }
-        let backups = catalog::facts::backups(self.server.system_identifier())?;
-        let needed_from = recovery::backups::needed_from(&backups, &self.history, size);
-        let held = self.listing.segments.keys().copied();
-        let begin = expected::begin(needed_from, &self.history, held, self.server.flush);
-        self.stretches = expected::expected(&self.history, size, begin, self.server.flush);
+        self.server = server.clone();
+        self.history = history;
+        self.now = now;
+        self.ready = server.ready_files()?;
+        self.local = server.local_files()?;
+        if self.access.refresh(&self.history, server.flush, &self.local)? {
+            self.changed = true;
+            self.oldest = None;
+        }
+        self.memory.observe(&self.ready, settings::archive_grace(), now);
         Ok(())
     }
 
-    /// Compares what is expected, held and recorded.
+    /// Finds out which segments are expected. Needs a transaction.
     ///
     /// # Errors
     /// Where the archive as a whole is not to be believed.
-    pub fn plan(&self, memory: &mut Memory, now: PgTimestamp) -> Result<Plan> {
-        let plan = chain::plan(
-            &Inputs {
-                expected: &self.stretches,
-                listing: Some(&self.listing),
-                recorded: &self.segments,
-                recorded_others: &self.others,
-                ready: &self.ready,
-                grace: settings::archive_grace(),
-                now,
-            },
-            memory,
-        );
-        match plan.suspicion {
-            Some(suspicion) => Err(Error::Archive(format!("{}: {suspicion}", self.source))),
-            None => Ok(plan),
+    pub fn expect(&mut self) -> Result<()> {
+        if let Some(store) = self.access.store() {
+            let on_record = || catalog::archive::files_on_record().map(i64::unsigned_abs);
+            self.memory
+                .trust(store.root(), store.is_empty(), on_record)?
+                .map_err(|distrust| Error::Archive(format!("{}: {distrust}", self.source)))?;
         }
-    }
-
-    /// Enters what the plan says of files that are not there. Needs a transaction.
-    pub fn record_absences(&self, plan: &Plan) -> Result<()> {
-        for (segment, mark) in &plan.newly_pending {
-            let detail = if mark.is_some() {
-                format!("{segment} is in {} and has not been verified yet.", self.source)
-            } else if self.ready.contains(&segment.to_string()) {
-                format!("{segment} waits in pg_wal for the archiver to send it.")
-            } else {
-                format!(
-                    "{segment} is expected in {} and has not appeared there yet.",
-                    self.source
-                )
-            };
-            catalog::archive::store_absent(&Absent {
-                waiting: mark.map(|mark| (i64::try_from(mark.bytes).unwrap_or(i64::MAX), mark.changed_at.0)),
-                ..self.absent_segment(segment, Status::Pending, None, detail)
-            })?;
-        }
-        for (segment, loss) in &plan.newly_missing {
-            let detail = format!(
-                "{segment} (LSN {} to {}) is expected in {} {}",
-                segment.start(),
-                segment.end(),
-                self.source,
-                why(*loss)
-            );
-            catalog::archive::store_absent(&self.absent_segment(segment, Status::Missing, Some("missing"), detail))?;
-        }
-        for timeline in &plan.newly_pending_histories {
-            self.absent_history(timeline.0, Status::Pending, None, "has not appeared there yet.")?;
-        }
-        for (timeline, loss) in &plan.newly_missing_histories {
-            self.absent_history(timeline.0, Status::Missing, Some("missing_history"), why(*loss))?;
-        }
-        for segment in &plan.forgotten {
-            catalog::archive::forget(&segment.to_string())?;
-        }
-        for name in &plan.forgotten_others {
-            catalog::archive::forget(name)?;
-        }
+        let size = self.size();
+        let needed_from = self.needed_from()?;
+        let flush = self.server.flush;
+        let oldest = match self.oldest {
+            Some(oldest) => oldest,
+            None => expected::oldest(&self.history, self.access.segments()),
+        };
+        self.oldest = Some(oldest);
+        let begin = expected::begin(needed_from, oldest, flush);
+        let begin_reading = oldest.map_or(begin, |oldest| oldest.min(begin));
+        self.expected = expected::expected(&self.history, size, begin, flush);
+        self.index
+            .align(&expected::expected(&self.history, size, begin_reading, flush));
         Ok(())
     }
 
-    fn absent_segment(
-        &self,
-        segment: &SegmentName,
-        status: Status,
-        problem: Option<&'static str>,
-        detail: String,
-    ) -> Absent {
-        Absent {
-            name: segment.to_string(),
-            timeline: segment.timeline.0,
-            start: Some(segment.start().0),
-            end: Some(segment.end().0),
-            status: status.as_str(),
-            problem,
-            detail,
-            waiting: None,
+    /// Whether it is of interest: expected, or there all the same.
+    fn matters(&self, segment: &SegmentName) -> bool {
+        self.expected.iter().any(|stretch| stretch.contains(segment)) || self.access.holds(segment) == Some(true)
+    }
+
+    /// The oldest WAL that a backup needs. Every change of a backup is an event of the ledger: without a new one, and on the same
+    /// timeline, it is what it was.
+    fn needed_from(&mut self) -> Result<Option<Lsn>> {
+        let event = catalog::ledger::last_event()?;
+        match self.needed_from {
+            Some((of, timeline, lsn)) if of == event && timeline == self.history.timeline() => Ok(lsn),
+            _ => {
+                let backups = catalog::facts::backups(self.server.system_identifier())?;
+                let lsn = recovery::backups::needed_from(&backups, &self.history, self.size());
+                self.needed_from = Some((event, self.history.timeline(), lsn));
+                Ok(lsn)
+            }
         }
     }
 
-    fn absent_history(&self, timeline: u32, status: Status, problem: Option<&'static str>, what: &str) -> Result<()> {
-        let name = format!("{timeline:08X}.history");
-        let detail = format!("{name} is expected in {} {what}", self.source);
-        catalog::archive::store_absent(&Absent {
-            name,
-            timeline,
-            start: None,
-            end: None,
-            status: status.as_str(),
-            problem,
-            detail,
-            waiting: None,
+    fn size(&self) -> SegmentSize {
+        self.server.format.segment_size
+    }
+
+    /// The first lot of segments on which a decision is due: those that are looked at in each look, and what else there is room
+    /// for. What is due after them, [`Inspection::next_lot`] gives.
+    pub fn first_lot(&mut self) -> Vec<SegmentName> {
+        let is_listed = self.access.store().is_some();
+        let trouble = if is_listed { TROUBLE } else { TROUBLE_UNLISTED };
+        self.decided_to = None;
+        let mut lot: BTreeSet<SegmentName> = self.next_lot().into_iter().collect();
+        lot.extend(self.index.newest(State::Lost, trouble));
+        lot.extend(self.index.newest(State::Bad, trouble));
+        lot.extend(
+            self.ready
+                .iter()
+                .filter_map(|name| self.segment(name))
+                .filter(|segment| self.index.state(segment) == State::Lost),
+        );
+        if is_listed {
+            let round = self.index.round(self.round, ROUND);
+            self.round = round.last().copied();
+            lot.extend(round);
+        }
+        lot.into_iter().filter(|segment| self.matters(segment)).collect()
+    }
+
+    /// The next segments on which a decision is due, after those of the lot before; empty after the last.
+    pub fn next_lot(&mut self) -> Vec<SegmentName> {
+        // While no name has come or gone, what is there is as it was decided about.
+        let holds = |segment: &SegmentName| self.access.holds(segment).filter(|_| self.changed);
+        let after = self.decided_to;
+        let lot: Vec<SegmentName> = self
+            .index
+            .undecided(holds)
+            .filter(|segment| after.is_none_or(|after| *segment > after) && self.matters(segment))
+            .take(LOT)
+            .collect();
+        self.decided_to = lot.last().copied().or(after);
+        lot
+    }
+
+    /// Looks these segments up in the archive.
+    ///
+    /// # Errors
+    /// Where the archive cannot be read.
+    pub fn look_up(&mut self, lot: &[SegmentName]) -> Result<Vec<(SegmentName, Held)>> {
+        let look = |segment: &SegmentName| match self.access.holds(segment) {
+            Some(false) => Ok((*segment, Held::Absent)),
+            _ => Ok((*segment, self.access.look_up(&segment.to_string())?)),
+        };
+        lot.iter().map(look).collect()
+    }
+
+    /// Decides about segments that were looked up. Needs a transaction.
+    pub fn decide(&self, looked_up: Vec<(SegmentName, Held)>) -> Result<Decided> {
+        let names = looked_up.iter().map(|(segment, _)| segment.to_string()).collect();
+        let rows = self.recorded(names)?;
+        let judge = self.judge();
+        let segments = looked_up
+            .into_iter()
+            .map(|(segment, held)| {
+                let name = segment.to_string();
+                let record = rows.get(&name).copied();
+                (segment, held, judge.decide(&name, held, record.as_ref()), record)
+            })
+            .collect();
+        Ok(Decided { segments })
+    }
+
+    fn judge(&self) -> Judge<'_> {
+        Judge {
+            ready: &self.ready,
+            local: &self.local,
+            grace: settings::archive_grace(),
+            now: self.now,
+            memory: &self.memory,
+        }
+    }
+
+    /// What is on record of the files of these names. Needs a transaction.
+    fn recorded(&self, names: Vec<String>) -> Result<BTreeMap<String, Recorded>> {
+        catalog::archive::recorded(names)?
+            .into_iter()
+            .map(|row| Ok((row.name.clone(), self.read_row(&row)?)))
+            .collect()
+    }
+
+    fn read_row(&self, row: &Row) -> Result<Recorded> {
+        let status: Status = row
+            .status
+            .parse()
+            .map_err(|_| Error::UnexpectedAnswer { what: "a known status" })?;
+        let problem = row.problem.as_deref();
+        let mark = row.stored_bytes.zip(row.changed_at);
+        Ok(Recorded {
+            status,
+            mark: mark.map(|(bytes, changed_at)| Mark {
+                bytes: bytes.unsigned_abs(),
+                changed_at: PgTimestamp(changed_at),
+            }),
+            noticed_at: PgTimestamp(row.first_seen_at),
+            due: status.is_bad()
+                && status != Status::Acknowledged
+                && match problem {
+                    // Not the file's fault, perhaps: permissions and network mounts come back.
+                    Some(problem) if problem == Problem::Unreadable.as_str() => true,
+                    // What was another branch's history when it was read may be ours after a promotion.
+                    Some(problem) if problem == Problem::ForeignTimeline.as_str() => self.is_our_history(&row.name),
+                    _ => self.access.store().is_none(),
+                },
+            absent: matches!(problem, Some("missing" | "not_archived" | "missing_history")),
+            rescuable: problem == Some("not_archived"),
         })
     }
 
-    /// Segments that the archive holds and that the archiver is not about to send again, in order.
-    pub fn to_reread(&self) -> impl Iterator<Item = SegmentName> + '_ {
-        self.listing
+    /// Enters what was decided about segments that are not there, or not to be read yet. Needs a transaction.
+    pub fn record(&self, decided: &Decided) -> Result<()> {
+        let unread: Vec<Unread> = decided
             .segments
-            .keys()
-            .filter(|segment| !self.ready.contains(&segment.to_string()))
-            .copied()
-    }
-
-    /// History and backup history files that the archive holds.
-    pub fn held_others(&self) -> impl Iterator<Item = (WalFileName, &str)> {
-        let texts = self
-            .listing
-            .others
             .iter()
-            .filter(|(kind, _)| !matches!(kind, WalFileName::Partial(_)));
-        texts.map(|(kind, file)| (*kind, file.name.as_str()))
+            .filter_map(|(segment, held, decision, record)| self.unread(segment, *held, *decision, record.as_ref()))
+            .collect();
+        catalog::archive::store_unread(&unread)
     }
 
-    /// The segment after `segment`, if it was verified without knowing how `segment` ends, or knowing another end: its first
-    /// record has to be read again. Needs a transaction; call it before `finding` is stored.
-    pub fn successor_to_repeat(&self, segment: SegmentName, finding: &Finding) -> Result<Option<SegmentName>> {
-        let Some(next) = segment.next() else {
-            return Ok(None);
-        };
-        let next = SegmentName {
-            timeline: self.history.timeline_of_segment(next.number, next.size),
-            ..next
-        };
-        let was_verified = self
-            .segments
-            .get(&next)
-            .is_some_and(|row| row.status == Status::Verified);
-        if !was_verified || finding.handover.is_none() || !self.listing.segments.contains_key(&next) {
-            return Ok(None);
+    /// Remembers what was decided, once it is on record.
+    pub fn settle(&mut self, decided: &Decided) {
+        for (segment, held, decision, record) in &decided.segments {
+            let state = match decision {
+                Decision::Stands => record.as_ref().map_or(State::Unknown, |record| standing(record, *held)),
+                Decision::Waits | Decision::Await => State::Awaited,
+                Decision::Read(_) => State::Queued,
+                Decision::Lose(_) => State::Lost,
+            };
+            self.index.set(segment, state);
         }
-        let before = catalog::archive::handover(&finding.name)?;
-        Ok((before != finding.handover).then_some(next))
+    }
+
+    /// Remembers that everything was decided about, and is on record.
+    pub fn have_decided(&mut self) {
+        self.changed = false;
+    }
+
+    /// Segments of other branches that the archive holds and that have no row yet, as far as is known.
+    pub fn new_strangers(&self) -> Vec<SegmentName> {
+        let Some(store) = self.access.store() else {
+            return Vec::new();
+        };
+        store
+            .strangers()
+            .newest
+            .iter()
+            .filter(|segment| !self.strangers.contains(*segment) && !self.index.covers(segment))
+            .copied()
+            .collect()
+    }
+
+    /// Enters segments of other branches, by their names alone: nothing here needs them. Needs a transaction.
+    pub fn record_strangers(&mut self, strangers: &[SegmentName]) -> Result<()> {
+        let known = self.recorded(strangers.iter().map(ToString::to_string).collect())?;
+        let unread: Vec<Unread> = strangers
+            .iter()
+            .filter(|segment| !known.contains_key(&segment.to_string()))
+            .map(|segment| self.stranger(segment))
+            .collect();
+        catalog::archive::store_unread(&unread)?;
+        self.strangers = self
+            .access
+            .store()
+            .map(|store| store.strangers().newest.clone())
+            .unwrap_or_default();
+        Ok(())
+    }
+
+    /// Rows of segments that are neither expected nor in the archive any more. Needs a transaction.
+    pub fn forgettable(&mut self) -> Result<Vec<String>> {
+        if self.access.store().is_none() {
+            return Ok(Vec::new());
+        }
+        let mut stretches: Vec<catalog::archive::Range> = self.expected.iter().map(range).collect();
+        // What lies ahead may be a later caller's.
+        if let Some(last) = stretches.last_mut() {
+            last.2 = u64::MAX;
+        }
+        let most = i64::try_from(LOT).unwrap_or(i64::MAX);
+        let (names, last) = catalog::archive::outside(&stretches, self.outside, most)?;
+        self.outside = last.filter(|_| names.len() == LOT).unwrap_or_default();
+        let mut gone = Vec::new();
+        for name in names {
+            if self.access.look_up(&name)? == Held::Absent {
+                gone.push(name);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// The newest segments that are to be read, ascending.
+    pub fn lot_to_read(&self) -> Vec<SegmentName> {
+        let most = usize::try_from(LOT_TO_READ / self.size().bytes())
+            .unwrap_or(LOT)
+            .clamp(8, LOT);
+        self.index.newest(State::Queued, most)
+    }
+
+    /// The segment of this name, if it is one.
+    pub fn segment(&self, name: &str) -> Option<SegmentName> {
+        SegmentName::parse(name, self.size()).ok()
+    }
+
+    /// Segments without a verdict that are expected, or there.
+    pub fn unverified(&self) -> u64 {
+        let open = |state| matches!(state, State::Unknown | State::Awaited | State::Queued);
+        let segments = self.index.entries().filter(|(_, state)| open(*state));
+        segments.filter(|(segment, _)| self.matters(segment)).count() as u64
+    }
+
+    /// Segments that can be read and that the archiver is not about to send again, in order: all that are held, or all that are
+    /// expected where the archive cannot be listed.
+    pub fn readable(&self) -> Vec<SegmentName> {
+        let listed: Vec<SegmentName> = match self.access.store() {
+            Some(store) => store.segments().collect(),
+            None => self.index.entries().map(|(segment, _)| segment).collect(),
+        };
+        listed
+            .into_iter()
+            .filter(|segment| !self.ready.contains(&segment.to_string()))
+            .collect()
+    }
+
+    /// How many segments there may be to read.
+    pub fn segments(&self) -> u64 {
+        self.index
+            .stretches()
+            .map(|stretch| stretch.last - stretch.first + 1)
+            .sum()
+    }
+
+    fn is_our_history(&self, name: &str) -> bool {
+        match WalFileName::classify(name, self.size()) {
+            Some(WalFileName::History(timeline)) => self.history.contains(timeline),
+            _ => false,
+        }
     }
 
     /// The segment in front of `segment`, on whichever timeline it was written.
@@ -258,7 +430,7 @@ impl Inspection {
     }
 
     /// What the segment in front of `segment` handed over, as recorded. Needs a transaction.
-    pub fn recorded_handover(&self, segment: SegmentName) -> Result<Option<Handover>> {
+    fn recorded_handover(&self, segment: SegmentName) -> Result<Option<Handover>> {
         let Some(previous) = self.predecessor(segment) else {
             return Ok(None);
         };
@@ -267,89 +439,124 @@ impl Inspection {
         Ok(bytes.and_then(|bytes| Handover::from_bytes(&bytes).ok()))
     }
 
-    /// Stores what was found in `segment`. A file that cannot be read is tried again at each look: that is news once.
-    pub fn store(&self, segment: SegmentName, finding: &Finding) -> Result<()> {
-        if Self::is_unreadable_still(finding, self.segments.get(&segment)) {
-            return Ok(());
-        }
-        catalog::archive::store(finding)
-    }
-
-    fn is_unreadable_still(finding: &Finding, recorded: Option<&Recorded>) -> bool {
-        finding.problem == Some(Problem::Unreadable.as_str()) && recorded.is_some_and(|recorded| recorded.due)
-    }
-
-    /// Reads a history or backup history file and stores what it tells. Needs a transaction: such a file is a few lines.
-    pub fn store_text(&self, kind: WalFileName, name: &str) -> Result<()> {
-        let read = verification::look_at_text(&self.server, &self.history, &self.source, kind, name);
-        if !Self::is_unreadable_still(&read.finding, self.others.get(name)) {
-            catalog::archive::store(&read.finding)?;
-        }
-        match &read.backup {
-            Some(backup) => detection::record(&self.server, &self.history, name, backup),
-            None => Ok(()),
-        }
-    }
-}
-
-fn why(loss: Loss) -> &'static str {
-    match loss {
-        Loss::NeverArrived => {
-            "and never appeared there, although the archiver does not mean to send it any more: \
-             look whether archive_command stores what it reports as stored, and copy the segment from pg_wal if it is still there."
-        }
-        Loss::Gone => {
-            "and is not there any more, although it was: restore it from another copy of the archive, \
-             or take a new base backup."
-        }
-    }
-}
-
-/// Reads segments of an inspected archive, oldest first, through one buffer, and has each begin with what the one before it left.
-pub struct Succession<'a> {
-    inspection: &'a Inspection,
-    reader: SegmentReader,
-    last: Option<(SegmentName, Option<Handover>)>,
-}
-
-impl<'a> Succession<'a> {
-    /// Nothing read yet.
-    pub fn new(inspection: &'a Inspection) -> Self {
-        Self {
-            inspection,
-            reader: SegmentReader::new(),
-            last: None,
-        }
-    }
-
-    /// Reads one segment. `recorded` gives what is on record of the one before it, where that was not read just now; nothing
-    /// else here touches a table. `between` is called after each piece that was read.
-    ///
-    /// # Errors
-    /// Those of `recorded`.
-    pub fn verify(
-        &mut self,
-        segment: SegmentName,
-        recorded: impl FnOnce() -> Result<Option<Handover>>,
-        between: &mut dyn FnMut(usize),
-    ) -> Result<Finding> {
-        let inspection = self.inspection;
-        let before = match self.last.take() {
-            Some((previous, handover)) if inspection.predecessor(segment) == Some(previous) => handover,
-            _ => recorded()?,
+    /// The segment after `segment`, if it was verified without knowing how `segment` ends, or knowing another end: its first
+    /// record has to be read again. Needs a transaction; call it before `finding` is stored.
+    fn successor_to_repeat(&self, segment: SegmentName, finding: &Finding) -> Result<Option<SegmentName>> {
+        let Some(next) = segment.next() else {
+            return Ok(None);
         };
-        let history = inspection.history.as_of(segment.timeline);
-        let finding = verification::look_at_segment(
-            &inspection.server,
-            history.as_ref(),
-            &inspection.source,
-            segment,
-            before,
-            &mut self.reader,
-            between,
-        );
-        let handover = finding.handover.as_deref();
-        self.last = Some((segment, handover.and_then(|bytes| Handover::from_bytes(bytes).ok())));
-        Ok(finding)
+        let next = SegmentName {
+            timeline: self.history.timeline_of_segment(next.number, next.size),
+            ..next
+        };
+        if self.index.state(&next) != State::Sound || finding.handover.is_none() {
+            return Ok(None);
+        }
+        let before = catalog::archive::handover(&finding.name)?;
+        Ok((before != finding.handover).then_some(next))
     }
+
+    /// Stores what came of reading a segment. Needs a transaction.
+    pub fn store(&mut self, segment: SegmentName, looked: &Looked) -> Result<()> {
+        match looked {
+            Looked::Found(finding) => {
+                let repeat = self.successor_to_repeat(segment, finding)?;
+                store_news(finding)?;
+                let sound = finding.status == Status::Verified.as_str();
+                self.index.set(&segment, if sound { State::Sound } else { State::Bad });
+                if let Some(repeat) = repeat {
+                    self.index.set(&repeat, State::Queued);
+                }
+            }
+            Looked::NotThere(sentence) => self.store_not_there(segment, sentence)?,
+        }
+        Ok(())
+    }
+
+    /// What is not there although it was listed, the next look will find missing. Of an archive that cannot be listed, this is
+    /// the only way to learn it.
+    fn store_not_there(&mut self, segment: SegmentName, sentence: &str) -> Result<()> {
+        self.index.set(&segment, State::Unknown);
+        let name = segment.to_string();
+        let rows = self.recorded(vec![name.clone()])?;
+        let Some(record) = rows.get(&name).filter(|_| self.access.store().is_none()) else {
+            return Ok(());
+        };
+        let decision = self.judge().absent(&name, record);
+        if let Some(unread) = self.unread(&segment, Held::Absent, decision, Some(record)) {
+            let detail = format!("{} {sentence}", unread.detail);
+            catalog::archive::store_unread(&[Unread { detail, ..unread }])?;
+        }
+        self.settle(&Decided {
+            segments: vec![(segment, Held::Absent, decision, Some(*record))],
+        });
+        Ok(())
+    }
+
+    fn read(&mut self, name: &str, between: &mut dyn FnMut()) -> Result<Opening> {
+        self.access.read(&self.server, name, between)
+    }
+}
+
+impl Decided {
+    /// Whether anything is to be entered.
+    pub fn is_news(&self) -> bool {
+        self.segments.iter().any(|(_, _, decision, record)| match decision {
+            Decision::Stands | Decision::Waits => false,
+            Decision::Read(_) => record.is_none(),
+            Decision::Await | Decision::Lose(_) => true,
+        })
+    }
+
+    /// Where the WAL begins of which there is news, if the news is of nothing but segments that were filled just now: what the
+    /// worker's own writing can bring about.
+    pub fn routine(&self) -> Option<Lsn> {
+        let mut first = None;
+        for (segment, _, decision, record) in &self.segments {
+            match decision {
+                Decision::Stands | Decision::Waits => continue,
+                Decision::Await if record.is_none() => {}
+                Decision::Read(Why::New) => {}
+                _ => return None,
+            }
+            first = first.or(Some(segment.start()));
+        }
+        first
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_silent(&self) -> bool {
+        self.segments
+            .iter()
+            .all(|(_, _, decision, _)| matches!(decision, Decision::Stands | Decision::Waits))
+    }
+}
+
+/// Stores a finding. What is no good is looked at again and again, and is news once.
+fn store_news(finding: &Finding) -> Result<()> {
+    let is_sound = finding.status == Status::Verified.as_str();
+    if is_sound || !catalog::archive::is_on_record(finding)? {
+        catalog::archive::store(finding)?;
+    }
+    Ok(())
+}
+
+/// What a verdict on record says, where it stands.
+fn standing(record: &Recorded, held: Held) -> State {
+    match record.status {
+        Status::Verified => State::Sound,
+        Status::Corrupt | Status::Foreign => State::Bad,
+        Status::Acknowledged if held == Held::Absent || record.absent => State::Lost,
+        Status::Acknowledged => State::Bad,
+        Status::Missing => State::Lost,
+        Status::Pending => State::Awaited,
+    }
+}
+
+fn range(stretch: &Stretch) -> catalog::archive::Range {
+    (
+        stretch.timeline.0,
+        stretch.name(stretch.first).start().0,
+        stretch.name(stretch.last).end().0,
+    )
 }

@@ -1,5 +1,6 @@
 //! The extension: magic, start-up and the order of the SQL. No logic lives here.
 
+mod access;
 mod api;
 mod assessment;
 mod catalog;
@@ -8,6 +9,9 @@ mod detection;
 mod error;
 mod inspection;
 mod locks;
+mod process;
+mod restore_command;
+mod scratch;
 mod server;
 mod settings;
 mod shmem;
@@ -78,5 +82,6 @@ pub extern "C-unwind" fn _PG_init() {
     requires = ["tables", api::policy::cron_next]
 );
 ::pgrx::extension_sql_file!("../sql/views/v_rto_rpo_monitoring.sql", requires = ["tables"]);
+::pgrx::extension_sql_file!("../sql/views/v_wal_volume.sql", requires = ["tables"]);
 // Last of all, so that it finds every object.
 ::pgrx::extension_sql_file!("../sql/grants.sql", finalize);

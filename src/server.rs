@@ -134,11 +134,23 @@ impl Server {
     /// # Errors
     /// Where the server's own directory cannot be read.
     pub fn ready_files(&self) -> Result<BTreeSet<String>> {
-        let path = self.wal_path("archive_status");
+        self.names_in("archive_status", |name| name.strip_suffix(".ready"))
+    }
+
+    /// Names of the files in pg_wal itself: segments, those for future use too, history and backup history files.
+    ///
+    /// # Errors
+    /// Where the server's own directory cannot be read.
+    pub fn local_files(&self) -> Result<BTreeSet<String>> {
+        self.names_in("", |name| Some(name))
+    }
+
+    fn names_in(&self, directory: &str, wanted: impl Fn(&str) -> Option<&str>) -> Result<BTreeSet<String>> {
+        let path = self.wal_path(directory);
         let mut names = BTreeSet::new();
         for entry in std::fs::read_dir(&path).map_err(|error| Error::server_file(&path, error))? {
             let entry = entry.map_err(|error| Error::server_file(&path, error))?;
-            if let Some(name) = entry.file_name().to_str().and_then(|name| name.strip_suffix(".ready")) {
+            if let Some(name) = entry.file_name().to_str().and_then(&wanted) {
                 names.insert(name.to_owned());
             }
         }

@@ -9,6 +9,9 @@ static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::ne
 static ARCHIVE_SOURCE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"auto"));
 static CHECK_INTERVAL_MS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static ARCHIVE_GRACE_S: GucSetting<i32> = GucSetting::<i32>::new(60);
+static VERIFY_RATE_LIMIT_KB: GucSetting<i32> = GucSetting::<i32>::new(0);
+static REVERIFY_INTERVAL_S: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 60 * 60);
+static RESTORE_COMMAND_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static TARGET_RPO_S: GucSetting<i32> = GucSetting::<i32>::new(5 * 60);
 static RUNNING_BACKUP_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(24 * 60 * 60);
 static SAMPLE_RETENTION_MIN: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
@@ -33,6 +36,27 @@ pub fn check_interval() -> Duration {
 /// How long a segment may stay invisible in the archive before it is missing.
 pub fn archive_grace() -> Duration {
     Duration::from_secs(ARCHIVE_GRACE_S.get().unsigned_abs().into())
+}
+
+/// How fast the worker may read archived WAL, bytes a second; none when the setting is 0.
+pub fn verify_rate_limit() -> Option<u64> {
+    match VERIFY_RATE_LIMIT_KB.get() {
+        0 => None,
+        kilobytes => Some(u64::from(kilobytes.unsigned_abs()) * 1024),
+    }
+}
+
+/// How long a verified segment may go without being read again; none when the setting is 0.
+pub fn reverify_interval() -> Option<Duration> {
+    match REVERIFY_INTERVAL_S.get() {
+        0 => None,
+        seconds => Some(Duration::from_secs(seconds.unsigned_abs().into())),
+    }
+}
+
+/// How long `restore_command` may take for one file.
+pub fn restore_command_timeout() -> Duration {
+    Duration::from_secs(RESTORE_COMMAND_TIMEOUT_S.get().unsigned_abs().into())
 }
 
 /// The cluster's recovery point objective; none when the setting is 0.
@@ -73,8 +97,8 @@ pub fn define(preloading: bool) {
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
             c"pg_backstop.archive_source",
-            c"Where archived WAL is read: auto, or dir:/path.",
-            c"auto derives the place from archive_command or basic_archive.archive_directory.",
+            c"Where archived WAL is read: auto, dir:/path, pgbackrest:/repo/archive/stanza, barman:/path/wals, walg:/path, or restore_command.",
+            c"auto takes restore_command if that is set, else the place that archive_command or basic_archive.archive_directory names.",
             &ARCHIVE_SOURCE,
             GucContext::Sighup,
             GucFlags::SUPERUSER_ONLY,
@@ -99,6 +123,36 @@ pub fn define(preloading: bool) {
         c"It starts when the segment is first expected there and does not run while the archiver still has it to send.",
         &ARCHIVE_GRACE_S,
         0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_backstop.verify_rate_limit",
+        c"How much archived WAL the worker may read a second.",
+        c"It reads as stored or, where that is compressed, so much of the content. 0 sets no limit.",
+        &VERIFY_RATE_LIMIT_KB,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_backstop.reverify_interval",
+        c"Every verified segment is read again at least this often.",
+        c"Reading is spread evenly over the interval. 0 means never.",
+        &REVERIFY_INTERVAL_S,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_backstop.restore_command_timeout",
+        c"How long restore_command may take for one file before it is ended.",
+        c"Recovery itself would wait for ever. What is ended so says nothing of the segment.",
+        &RESTORE_COMMAND_TIMEOUT_S,
+        1,
         86_400,
         GucContext::Sighup,
         GucFlags::UNIT_S,

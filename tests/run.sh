@@ -82,6 +82,7 @@ TEXT
 run_test() {
     one_at_a_time "$@"
     set_up "$@"
+    pgrx-config/setup.sh --peers
     local log status=0 major config crates=() crate
     log=$(mktemp)
     # shellcheck disable=SC2064

@@ -1,5 +1,5 @@
-//! The ledger: every change of a policy, a backup or a recovery becomes an event in a chain of hashes, and who doubts it
-//! can have the chain recomputed.
+//! The ledger: every change of a policy, a backup or a recovery, and every acknowledgement, becomes an event in a chain of
+//! hashes, and who doubts it can have the chain recomputed.
 
 use std::ffi::CStr;
 
@@ -170,6 +170,12 @@ fn verify() -> Result<(i64, Option<i64>, String)> {
             findings.push((found.event, differing(table, &found)));
         }
     }
+    if let Some(segment) = ledger_check::unexplained_acknowledgement()? {
+        let sentence = format!(
+            "segment {segment} is acknowledged in wal_archive, but no event says so: it was changed past the ledger"
+        );
+        findings.push((None, sentence));
+    }
     // In a tie the chain goes first: it is the deeper fault. None sorts last.
     let first = findings
         .into_iter()
@@ -194,10 +200,10 @@ fn broken_at(id: i64) -> Result<String> {
             "event {id}: {} row {} was {} past the functions of pg_backstop, by {} at {}",
             event.table,
             event.row,
-            if event.operation == "DELETE" {
-                "deleted"
-            } else {
-                "updated"
+            match event.operation.as_str() {
+                "DELETE" => "deleted",
+                "ACKNOWLEDGE" => "acknowledged",
+                _ => "updated",
             },
             event.actor,
             event.at

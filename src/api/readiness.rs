@@ -49,11 +49,7 @@ pub fn assess_recovery_readiness() -> Result<
         .worker
         .last_tick_at
         .map(|at| seconds_since(at, assessment.facts.now));
-    let alarming = verdict
-        .reasons
-        .iter()
-        .filter(|reason| reason.weight != recovery::Readiness::Ready)
-        .count();
+    let alarming = verdict.reasons.iter().filter(|reason| reason.alarms).count();
     let row = (
         verdict.status.as_str().to_owned(),
         from,

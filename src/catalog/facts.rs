@@ -4,7 +4,8 @@ use super::{PgLsn, Statement};
 use crate::error::{Error, Result};
 use chrono::{DateTime, TimeZone, Utc};
 use pgrx::prelude::*;
-use recovery::{ArchiverFailure, BackupFact, BrokenHistory, BrokenSegment, Extent};
+use recovery::{ArchiverFailure, BackupFact, BrokenHistory, BrokenRun, Extent};
+use std::time::Duration;
 use wal::{Lsn, PgTimestamp, SegmentName, SegmentSize, Timeline};
 
 /// Backups of this cluster that are neither logical nor expired.
@@ -36,27 +37,39 @@ pub fn backups(system_identifier: i64) -> Result<Vec<BackupFact>> {
     })
 }
 
-/// Segments without a good verdict.
-pub fn broken_segments(size: SegmentSize) -> Result<Vec<BrokenSegment>> {
+/// Segments without a good verdict, those together that follow upon each other and are alike; so many rows in a run make one
+/// fact. Pending ones that are so for longer than `grace` are kept apart from the others.
+pub fn broken_runs(size: SegmentSize, grace: Duration) -> Result<Vec<BrokenRun>> {
     static BROKEN: Statement = Statement::new(
-        "SELECT segment_name, status, problem, status_since, stored_bytes IS NOT NULL AND status <> 'missing'
-           FROM @extschema@.wal_archive
-          WHERE status <> 'verified' AND start_lsn IS NOT NULL
-          ORDER BY timeline_id, start_lsn",
+        "SELECT min(segment_name), max(segment_name), status, problem, min(status_since), stored
+           FROM (SELECT segment_name, timeline_id, status, problem, status_since, stored, late, place,
+                        place - row_number() OVER (PARTITION BY timeline_id, status, problem, stored, late ORDER BY place) AS run
+                   FROM (SELECT segment_name, timeline_id, status, problem, status_since,
+                                stored_bytes IS NOT NULL AND status <> 'missing' AS stored,
+                                status = 'pending' AND status_since <= clock_timestamp() - $2 * interval '1 second' AS late,
+                                div(start_lsn - '0/0'::pg_lsn, $1) AS place
+                           FROM @extschema@.wal_archive
+                          WHERE status <> 'verified' AND start_lsn IS NOT NULL) AS broken) AS placed
+          GROUP BY timeline_id, status, problem, stored, late, run
+          ORDER BY timeline_id, min(place)",
     );
-    BROKEN.read(&[], |rows| {
+    let bytes = pgrx::AnyNumeric::from(size.bytes());
+    BROKEN.read(&[bytes.into(), grace.as_secs_f64().into()], |rows| {
         rows.filter_map(|row| {
             let read = || {
                 // Rows from before a change of the segment size have names that are none any more.
-                let Ok(segment) = SegmentName::parse(&row.need::<String>(1, "a segment name")?, size) else {
+                let name = |column| row.need::<String>(column, "a segment name");
+                let (Ok(first), Ok(last)) = (SegmentName::parse(&name(1)?, size), SegmentName::parse(&name(2)?, size))
+                else {
                     return Ok(None);
                 };
-                Ok(Some(BrokenSegment {
-                    segment,
-                    status: word(row.need::<String>(2, "a status")?)?,
-                    problem: row.get(3)?,
-                    noticed_at: row.get(4)?.and_then(moment).unwrap_or_default(),
-                    stored: row.need(5, "a boolean")?,
+                Ok(Some(BrokenRun {
+                    first,
+                    last,
+                    status: word(row.need::<String>(3, "a status")?)?,
+                    problem: row.get(4)?,
+                    noticed_at: row.get(5)?.and_then(moment).unwrap_or_default(),
+                    stored: row.need(6, "a boolean")?,
                 }))
             };
             read().transpose()
@@ -65,11 +78,12 @@ pub fn broken_segments(size: SegmentSize) -> Result<Vec<BrokenSegment>> {
     })
 }
 
-/// History files of timelines that are not in order.
+/// History files of timelines that are not in order. One of a timeline that is not this server's is nobody's trouble here.
 pub fn broken_histories() -> Result<Vec<BrokenHistory>> {
     static HISTORIES: Statement = Statement::new(
         "SELECT timeline_id, COALESCE(problem, status) FROM @extschema@.wal_archive
-          WHERE status IN ('missing', 'corrupt', 'foreign') AND segment_name LIKE '%.history'",
+          WHERE status IN ('missing', 'corrupt', 'foreign') AND problem IS DISTINCT FROM 'foreign_timeline'
+            AND start_lsn IS NULL AND segment_name LIKE '%.history'",
     );
     HISTORIES.read(&[], |rows| {
         rows.map(|row| {

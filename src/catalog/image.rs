@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 
-use pgrx::{IntoDatum, PgTupleDesc, impl_sql_translatable, pg_sys};
+use pgrx::{FromDatum, IntoDatum, PgTupleDesc, impl_sql_translatable, pg_sys};
 
 use crate::compat;
 
@@ -146,6 +146,17 @@ unsafe fn is_json(kind: pg_sys::Oid, text: *const c_char) -> bool {
             .last()
             .is_some_and(u8::is_ascii_digit),
         _ => false,
+    }
+}
+
+impl FromDatum for Image {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _typoid: pg_sys::Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: the caller says that it is a jsonb; what it lives in may go before its copy does.
+        let copy = unsafe { pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr()) };
+        Some(Self(pg_sys::Datum::from(copy)))
     }
 }
 

@@ -42,13 +42,24 @@ static APPEND: Statement = Statement::new(
      RETURNING id",
 );
 
-/// Appends an event to the chain, which must be locked, and returns its id.
+/// Appends what a trigger saw to the chain, which must be locked, and returns the event's id.
 pub fn append(table: &str, row: i64, operation: &'static str, image: Image) -> Result<i64> {
     let via = if FunctionWrites::fired_this_trigger() {
         "function"
     } else {
         "sql"
     };
+    insert(table, row, operation, via, image)
+}
+
+/// Appends to the chain, which must be locked, that somebody accepted what is wrong in rows of a table that is not ledgered
+/// itself. The image says which rows, and why.
+pub fn append_acknowledgement(table: &str, image: Image) -> Result<i64> {
+    const NO_ROW: i64 = 0;
+    insert(table, NO_ROW, "ACKNOWLEDGE", "function", image)
+}
+
+fn insert(table: &str, row: i64, operation: &'static str, via: &'static str, image: Image) -> Result<i64> {
     // SAFETY: reads the clock.
     let now = TimestampWithTimeZone::try_from(unsafe { pg_sys::GetCurrentTimestamp() }).map_err(|_| {
         Error::UnexpectedAnswer {
@@ -64,6 +75,12 @@ pub fn append(table: &str, row: i64, operation: &'static str, image: Image) -> R
         image.into(),
     ];
     APPEND.write_latest(&args, |rows| rows.one("the event's id")?.need(1, "the event's id"))
+}
+
+/// Id of the newest event; `None` before the first.
+pub fn last_event() -> Result<Option<i64>> {
+    static LAST: Statement = Statement::new("SELECT max(id) FROM @extschema@.ledger_events");
+    LAST.read(&[], |rows| rows.one("an event's id")?.get(1))
 }
 
 static DESCRIBES: Statement = Statement::new(

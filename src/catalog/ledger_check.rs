@@ -12,7 +12,7 @@ pub struct Chain {
     /// How many events there are.
     pub events: i64,
     /// The first that is missing, does not follow the one before, does not have the hash of its contents, or tells of a
-    /// change of a backup or a recovery that came past the functions.
+    /// change of a backup or a recovery, or of an acknowledgement, that came past the functions.
     pub first_broken: Option<i64>,
 }
 
@@ -20,7 +20,7 @@ static CHAIN: Statement = Statement::new(
     "SELECT count(*), min(CASE
          WHEN id <> expected THEN expected
          WHEN hash <> computed OR prev_hash IS DISTINCT FROM hash_before
-             OR (via = 'sql' AND operation <> 'INSERT' AND table_name IN ('backup_history', 'recovery_history')) THEN id
+             OR (via = 'sql' AND operation <> 'INSERT' AND table_name IN ('backup_history', 'recovery_history', 'wal_archive')) THEN id
          END)
      FROM (SELECT id, hash, prev_hash, via, operation, table_name,
                   coalesce(lag(id) OVER chain, 0) + 1 AS expected, lag(hash) OVER chain AS hash_before,
@@ -91,7 +91,7 @@ static OUT_OF_TURN: Statement = Statement::new(
     "SELECT id, operation, table_name, row_id
      FROM (SELECT id, operation, table_name, row_id,
                   lag(operation) OVER (PARTITION BY table_name, row_id ORDER BY id) IN ('INSERT', 'UPDATE') AS was_there
-           FROM @extschema@.ledger_events) AS events
+           FROM @extschema@.ledger_events WHERE operation <> 'ACKNOWLEDGE') AS events
      WHERE (operation = 'INSERT') = coalesce(was_there, false)
      ORDER BY id LIMIT 1",
 );
@@ -215,5 +215,26 @@ pub fn differing(table: &str) -> Result<Option<Differing>> {
                 })
             })
             .transpose()
+    })
+}
+
+static UNEXPLAINED: Statement = Statement::new(
+    "WITH said AS MATERIALIZED (
+         SELECT run.from_segment, run.to_segment
+         FROM @extschema@.ledger_events AS event,
+              jsonb_to_recordset(event.image -> 'runs') AS run (from_segment text, to_segment text)
+         WHERE event.table_name = 'wal_archive' AND event.operation = 'ACKNOWLEDGE'
+     )
+     SELECT segment.segment_name
+     FROM @extschema@.wal_archive AS segment
+     WHERE segment.status = 'acknowledged'
+       AND NOT EXISTS (SELECT FROM said WHERE segment.segment_name BETWEEN said.from_segment AND said.to_segment)
+     ORDER BY 1 LIMIT 1",
+);
+
+/// A segment that is acknowledged, though no event says so.
+pub fn unexplained_acknowledgement() -> Result<Option<String>> {
+    UNEXPLAINED.read(&[], |rows| {
+        rows.first().map(|row| row.need(1, "a segment name")).transpose()
     })
 }

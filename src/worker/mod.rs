@@ -5,6 +5,7 @@
 
 mod archive;
 mod launcher;
+mod pace;
 mod process;
 mod restraint;
 mod samples;

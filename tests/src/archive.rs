@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process;
 
-/// An archive directory.
+/// An archive directory. Names of files in it may be paths below it.
 #[derive(Clone, Debug)]
 pub struct Archive {
     directory: PathBuf,
@@ -43,6 +43,16 @@ impl Fault {
 }
 
 impl Archive {
+    /// A directory that somebody else fills and has made, with another beside it for originals.
+    ///
+    /// # Errors
+    /// When the other cannot be made.
+    pub(crate) fn of(directory: PathBuf, kept: PathBuf) -> Result<Self> {
+        let this = Self { directory, kept };
+        this.make()?;
+        Ok(this)
+    }
+
     /// The directory of this name in `parent`. A space in it shows whether everybody quotes.
     pub(crate) fn beside(parent: &Path) -> Self {
         Self {
@@ -74,6 +84,12 @@ impl Archive {
     /// Where a file of this name is or would be.
     pub fn file(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.directory.join(name.as_ref())
+    }
+
+    /// Where the original of a file waits while a fault is in its place.
+    #[must_use]
+    pub fn kept(&self, name: &str) -> PathBuf {
+        self.kept.join(Path::new(name).file_name().unwrap_or_default())
     }
 
     /// The names of the segments in it, in their order.
@@ -119,7 +135,7 @@ impl Archive {
     /// # Errors
     /// When it is not there.
     pub fn remove(&self, name: &str) -> Result<Fault> {
-        let (place, original) = (self.file(name), self.kept.join(name));
+        let (place, original) = (self.file(name), self.kept(name));
         ensure!(!original.exists(), "{name} has a fault already");
         fs::rename(&place, &original).with_context(|| format!("taking {} away", place.display()))?;
         Ok(Fault {
@@ -143,7 +159,7 @@ impl Archive {
             }
         };
         // In one step, so that nobody sees half of it.
-        let new = self.kept.join(format!("{name}.new"));
+        let new = self.kept(&format!("{name}.new"));
         fs::write(&new, bytes)?;
         process::give_to_server(&new)?;
         fs::rename(&new, &place).with_context(|| place.display().to_string())?;

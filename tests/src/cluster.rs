@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use crate::running::Running;
 use crate::scratch::Scratch;
 use crate::wait::SOON;
-use crate::{Archive, Look, Server, Settings, process, template, wait_until};
+use crate::{Archive, Look, Server, Settings, full_disk, process, template, wait_until};
 
 const PORT: u16 = 5432;
 const SUPERUSER: &str = "postgres";
@@ -38,6 +38,7 @@ pub struct Cluster {
     server: Server,
     settings: Settings,
     archive: Archive,
+    has_small_disk: bool,
 }
 
 impl Cluster {
@@ -63,6 +64,7 @@ impl Cluster {
             server,
             settings,
             archive,
+            has_small_disk: false,
         })
     }
 
@@ -130,6 +132,11 @@ impl Cluster {
         })
     }
 
+    /// Has the server see a small disk from its next start on, see [`full_disk::SmallDisk`].
+    pub fn give_small_disk(&mut self) {
+        self.has_small_disk = true;
+    }
+
     /// The data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {
@@ -181,6 +188,9 @@ impl Cluster {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
         let mut postgres = self.server.postgres()?;
         postgres.arg("-D").arg(self.data()).arg("-p").arg(PORT.to_string());
+        if self.has_small_disk {
+            postgres = full_disk::with_small_disk(&postgres, self.scratch.path())?;
+        }
         let running = Running::new(process::spawn(
             postgres.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log)),
         )?);

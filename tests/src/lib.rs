@@ -5,7 +5,12 @@
 //! (see [`process`]), and the next one sweeps what it left on disk (see [`scratch`]).
 
 pub mod archive;
+pub mod barman;
 pub mod cluster;
+pub mod codec;
+pub mod full_disk;
+pub mod layout;
+pub mod pgbackrest;
 pub mod process;
 pub mod progress;
 pub mod running;
@@ -20,6 +25,8 @@ pub mod worker;
 
 pub use archive::Archive;
 pub use cluster::{Cluster, Shutdown};
+pub use codec::Codec;
+pub use layout::Layout;
 pub use scene::Scene;
 pub use server::Server;
 pub use settings::Settings;

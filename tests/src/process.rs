@@ -131,6 +131,20 @@ pub fn program(path: impl AsRef<Path>, on_our_end: OnOurEnd) -> Result<Command> 
     Ok(command)
 }
 
+/// A program that `pgrx-config/setup.sh --peers` provides, or that is on the `PATH`.
+///
+/// # Errors
+/// When it is neither.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let provided = Environment::get()?.cache.join("tools/bin").join(name);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places =
+        std::iter::once(provided).chain(std::env::split_paths(&path).map(|directory| directory.join(name)));
+    places
+        .find(|place| place.is_file())
+        .with_context(|| format!("{name} is not installed: run pgrx-config/setup.sh --peers"))
+}
+
 /// Starts a process. Everything that this crate starts goes through here.
 ///
 /// # Errors

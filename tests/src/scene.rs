@@ -3,11 +3,12 @@
 //! Made once in a process and stopped; a test gets a copy of its own. The extension's library is loaded, but the extension
 //! is not created, so the worker has seen nothing of it yet.
 
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use anyhow::{Context, Result, ensure};
+
+use wal::BackupHistory;
 
 use crate::{Cluster, Settings, Shutdown};
 
@@ -21,10 +22,8 @@ pub struct Scene {
     pub cluster: Cluster,
     /// The archived segments, in order.
     pub segments: Vec<String>,
-    /// The segment that a recovery from the base backup begins with.
-    pub first_needed: String,
-    /// The segment that a recovery from it becomes consistent in.
-    pub last_needed: String,
+    /// The base backup.
+    pub backup: BackupHistory,
 }
 
 impl Scene {
@@ -45,22 +44,14 @@ impl Scene {
             .backup_files()?
             .pop()
             .context("the base backup left no file in the archive")?;
-        let told = String::from_utf8(cluster.archive().read(&backup)?)?;
-        let file = |line: &str| -> Result<String> {
-            let line = told
-                .lines()
-                .find(|told| told.starts_with(line))
-                .context("no such line in the backup file")?;
-            Ok(line
-                .split("(file ")
-                .nth(1)
-                .context("no file in that line")?
-                .trim_end_matches(')')
-                .to_owned())
-        };
+        let told = cluster.archive().read(&backup)?;
+        Self::of(cluster, segments, &told)
+    }
+
+    /// A cluster with these archived segments, of whose base backup this file tells.
+    pub(crate) fn of(cluster: Cluster, segments: Vec<String>, backup: &[u8]) -> Result<Self> {
         let scene = Self {
-            first_needed: file("START WAL LOCATION")?,
-            last_needed: file("STOP WAL LOCATION")?,
+            backup: BackupHistory::parse(backup)?,
             cluster,
             segments,
         };
@@ -100,18 +91,29 @@ impl Scene {
         self.cluster.text("CREATE EXTENSION pg_backstop").map(drop)
     }
 
-    /// Waits until all that the archive held at the beginning is verified and the verdict is good.
+    /// Waits until all that the backup needs of what the archive held at the beginning is verified, and the verdict is good.
     ///
     /// # Errors
     /// When that does not come.
     pub fn wait_until_ready(&self) -> Result<()> {
-        let names: BTreeSet<&str> = self.segments.iter().map(String::as_str).collect();
-        let list = names.into_iter().collect::<Vec<_>>().join("','");
+        let needed: Vec<&str> = self
+            .segments
+            .iter()
+            .map(String::as_str)
+            .filter(|segment| *segment >= self.backup.start_wal_file.as_str())
+            .collect();
+        let list = needed.join("','");
         let verified =
             format!("SELECT count(*) FROM wal_archive WHERE status = 'verified' AND segment_name IN ('{list}')");
-        self.cluster.wait_for(&verified, &self.segments.len().to_string())?;
-        self.cluster
-            .wait_for("SELECT status, reasons FROM recovery_readiness", "ready|{}")
+        let ready = || {
+            self.cluster.wait_for(&verified, &needed.len().to_string())?;
+            self.cluster
+                .wait_for("SELECT status, reasons FROM recovery_readiness", "ready|{}")
+        };
+        ready().with_context(|| {
+            let others = "SELECT status, problem, detail FROM wal_archive WHERE status <> 'verified'";
+            self.cluster.text(others).unwrap_or_default()
+        })
     }
 
     /// The segments that come after what the base backup needs.
@@ -119,7 +121,7 @@ impl Scene {
     pub fn after_the_backup(&self) -> Vec<String> {
         self.segments
             .iter()
-            .filter(|segment| **segment > self.last_needed)
+            .filter(|segment| **segment > self.backup.stop_wal_file)
             .cloned()
             .collect()
     }

@@ -64,6 +64,12 @@ impl Server {
         self.major
     }
 
+    /// Where its programs are.
+    #[must_use]
+    pub fn bindir(&self) -> &Path {
+        &self.bindir
+    }
+
     /// One of its programs, to be started as the server's user; it does not outlive us.
     ///
     /// # Errors

@@ -140,8 +140,8 @@ fn a_deleted_segment_is_reported_missing_with_the_backups_it_breaks() -> Result<
 #[test]
 fn without_its_first_segment_a_backup_is_not_usable() -> Result<()> {
     goes_through(
-        |scene, archive| archive.remove(&scene.first_needed),
-        |scene| Ok(Verdict::new(&scene.first_needed, "missing", "missing").unrecoverable()),
+        |scene, archive| archive.remove(&scene.backup.start_wal_file),
+        |scene| Ok(Verdict::new(&scene.backup.start_wal_file, "missing", "missing").unrecoverable()),
     )
 }
 

@@ -18,7 +18,7 @@ fn an_archive_command_that_only_says_yes_is_found_out_after_the_grace() -> Resul
     cluster.client("pgbench", &["-t", "200"])?;
     let lost = cluster.archive_now()?;
     let row = format!("SELECT status, problem FROM wal_archive WHERE segment_name = '{lost}'");
-    cluster.wait_for(&row, "missing|missing")?;
+    cluster.wait_for(&row, "missing|not_archived")?;
     assert_eq!(
         cluster.text("SELECT failed_count FROM pg_stat_archiver")?,
         "0",
@@ -29,6 +29,11 @@ fn an_archive_command_that_only_says_yes_is_found_out_after_the_grace() -> Resul
         cluster.text("SELECT cardinality(problems) > 0 FROM v_archiver_status")?,
         "t"
     );
+
+    // Once the server has recycled its copy, nothing can be rescued any more.
+    cluster.text("CHECKPOINT")?;
+    cluster.wait_for(&row, "missing|missing")?;
+    assert_eq!(cluster.text("SELECT DISTINCT state FROM wal_archive_gaps")?, "lost");
 
     // A new base backup makes what was lost unimportant to the present.
     scene.cluster.set("archive_command", &honest)?;

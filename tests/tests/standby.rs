@@ -28,6 +28,7 @@ fn a_standbys_worker_writes_nothing_shows_its_status_and_takes_over_after_promot
         "SELECT record_recovery_start('latest')",
         "SELECT record_recovery_complete(1)",
         "SELECT verify_wal_archive()",
+        "SELECT acknowledge_wal_gap('000000010000000000000001', '000000010000000000000001', 'known')",
     ] {
         let error = standby.refusal(call)?;
         assert_eq!(error.code().code(), "25006", "{call}: {error}");

@@ -77,19 +77,16 @@ pub fn expected(history: &TimelineHistory, size: SegmentSize, from: Lsn, filled_
 ///
 /// What counts as a backup here is every completed one that is neither expired nor known to be bad, also one whose WAL is not
 /// whole: if it did not count any more, its missing segment would be forgotten, and it would seem whole again.
-pub fn begin(
-    needed_from: Option<Lsn>,
-    history: &TimelineHistory,
-    held: impl IntoIterator<Item = SegmentName>,
-    filled_to: Lsn,
-) -> Lsn {
-    needed_from.unwrap_or_else(|| {
-        held.into_iter()
-            .filter(|segment| history.timeline_of_segment(segment.number, segment.size) == segment.timeline)
-            .map(|segment| segment.start())
-            .min()
-            .map_or(filled_to, |oldest| oldest.min(filled_to))
-    })
+pub fn begin(needed_from: Option<Lsn>, oldest: Option<Lsn>, filled_to: Lsn) -> Lsn {
+    needed_from.unwrap_or_else(|| oldest.map_or(filled_to, |oldest| oldest.min(filled_to)))
+}
+
+/// Where the oldest segment of this history begins that the archive holds.
+pub fn oldest(history: &TimelineHistory, held: impl IntoIterator<Item = SegmentName>) -> Option<Lsn> {
+    held.into_iter()
+        .filter(|segment| history.timeline_of_segment(segment.number, segment.size) == segment.timeline)
+        .map(|segment| segment.start())
+        .min()
 }
 
 #[cfg(test)]
@@ -157,12 +154,10 @@ mod tests {
             size: size(),
         };
         let held = [name(2, 6), name(2, 5), name(9, 1), name(1, 4)];
-        assert_eq!(
-            begin(None, &history, held, Lsn(8 * MB)),
-            Lsn(5 * MB),
-            "other branches do not count"
-        );
-        assert_eq!(begin(Some(Lsn(77)), &history, held, Lsn(8 * MB)), Lsn(77));
-        assert_eq!(begin(None, &history, [], Lsn(8 * MB)), Lsn(8 * MB));
+        let oldest_held = oldest(&history, held);
+        assert_eq!(oldest_held, Some(Lsn(5 * MB)), "other branches do not count");
+        assert_eq!(begin(None, oldest_held, Lsn(8 * MB)), Lsn(5 * MB));
+        assert_eq!(begin(Some(Lsn(77)), oldest_held, Lsn(8 * MB)), Lsn(77));
+        assert_eq!(begin(None, oldest(&history, []), Lsn(8 * MB)), Lsn(8 * MB));
     }
 }

@@ -6,13 +6,17 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+mod comparison;
 pub mod compression;
+mod containment;
 pub mod content;
 pub mod derive;
 pub mod expected;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-pub mod listing;
+pub mod index;
+pub mod restore_command;
+pub mod secrets;
 mod shell;
 mod small_file;
 pub mod source;
@@ -20,10 +24,11 @@ pub mod status;
 pub mod store;
 mod stored;
 
+pub use comparison::Comparison;
 pub use compression::{Compression, DecompressionError};
+pub use containment::{Callback, contained};
 pub use content::Content;
 pub use derive::{DeriveError, Derived, Remedy, ServerSettings, derive};
-pub use listing::Listing;
 pub use source::{Setting, Source, SourceError};
 pub use status::Status;
 pub use store::{Store, Strangers};

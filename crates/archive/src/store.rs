@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use wal::{Lsn, SegmentName, TimelineHistory, WalFileName, WalFormat};
 
 use crate::source::Source;
-use crate::stored::{DirectoryStamp, ReadError, RootId};
+use crate::stored::{DirectoryStamp, ReadError, RootId, StoredFile};
 use contents::{Contents, Scan};
 use directory::{Directory, at_rest, look, stamp_of};
 use layout::{Group, Layout};
@@ -204,6 +204,19 @@ impl Store {
     }
 
     /// The directory that everything lies in.
+    /// Whether its root can be read now, whatever was read of it before.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn check(&self) -> Result<(), ReadError> {
+        Directory::root(&self.path()).map(drop)
+    }
+
+    /// Where a file of it lies.
+    pub fn path_of(&self, file: &StoredFile) -> PathBuf {
+        self.path().join(&file.name)
+    }
+
     fn path(&self) -> PathBuf {
         path_below(&self.base, self.below)
     }

@@ -122,6 +122,20 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Whether it is about the archive as a whole, so that nothing is to be concluded from it about one file.
+    pub const fn is_of_archive(&self) -> bool {
+        match self {
+            Self::NoArchive { .. }
+            | Self::NotADirectory { .. }
+            | Self::NotInLayout { .. }
+            | Self::Encrypted { .. }
+            | Self::NotThisCluster { .. } => true,
+            Self::Absent { .. } | Self::NotRegular { .. } | Self::Duplicates { .. } | Self::Io { .. } => false,
+        }
+    }
+}
+
 impl StoredFile {
     /// How the system describes the file that is stored under `name`.
     pub(crate) fn of(name: String, metadata: &Metadata) -> Self {

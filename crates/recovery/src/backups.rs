@@ -49,7 +49,7 @@ pub enum Unusable {
         end: Lsn,
     },
     /// A segment that it needs to become consistent is not in order.
-    #[error("segment {segment}, which it needs, is {status}{}", problem_in_brackets(*.status, .problem.as_deref()))]
+    #[error("segment {segment}, which it needs, is {}{}", status_in_words(*.status), problem_in_brackets(*.status, .problem.as_deref()))]
     WalBroken {
         /// The first such segment.
         segment: SegmentName,
@@ -88,6 +88,13 @@ pub enum Unusable {
     Circular,
 }
 
+fn status_in_words(status: Status) -> &'static str {
+    match status {
+        Status::Acknowledged => "acknowledged as lost",
+        status => status.as_str(),
+    }
+}
+
 fn problem_in_brackets(status: Status, problem: Option<&str>) -> String {
     match problem {
         Some(problem) if problem != status.as_str() => format!(" ({problem})"),
@@ -101,6 +108,15 @@ impl Unusable {
         match self {
             Self::WalUnverified { .. } => true,
             Self::ParentUnusable { why, .. } => why.is_waiting(),
+            _ => false,
+        }
+    }
+
+    /// Whether the loss that it comes from was acknowledged.
+    pub fn is_acknowledged(&self) -> bool {
+        match self {
+            Self::WalBroken { status, .. } => *status == Status::Acknowledged,
+            Self::ParentUnusable { why, .. } => why.is_acknowledged(),
             _ => false,
         }
     }
@@ -225,15 +241,12 @@ fn on_its_own(backup: &BackupFact, path: &Path<'_>) -> Result<Usable, Unusable> 
     let whole = reach >= end && reach > path.segment(backup.timeline, start).start();
     if !whole && !backup.wal_included {
         return Err(match stop {
-            Stop::Broken(broken) if broken.status.is_bad() => Unusable::WalBroken {
-                segment: broken.segment,
+            Stop::Broken(segment, broken) if broken.status.is_bad() => Unusable::WalBroken {
+                segment,
                 status: broken.status,
                 problem: broken.problem.clone(),
             },
-            Stop::Broken(broken) => Unusable::WalUnverified {
-                segment: broken.segment,
-            },
-            Stop::Unknown(segment) => Unusable::WalUnverified { segment },
+            Stop::Broken(segment, _) | Stop::Unknown(segment) => Unusable::WalUnverified { segment },
             Stop::History(history) => Unusable::HistoryBroken {
                 timeline: history.timeline,
                 problem: history.problem.clone(),

@@ -133,22 +133,25 @@ pub struct BackupFact {
     pub wal_included: bool,
 }
 
-/// A row of `wal_archive` that is a segment and is not verified. All of them are to be loaded that lie in any [`Extent`].
+/// Consecutive segments of one timeline that are not verified, and whose rows of `wal_archive` say the same. All are to be loaded
+/// that lie in any [`Extent`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct BrokenSegment {
-    /// Which.
-    pub segment: SegmentName,
-    /// What it is instead.
+pub struct BrokenRun {
+    /// The first of them.
+    pub first: SegmentName,
+    /// The last of them.
+    pub last: SegmentName,
+    /// What they are instead.
     pub status: Status,
     /// The column `problem`.
     pub problem: Option<String>,
-    /// Since when it is so (`status_since`).
+    /// Since when the first of them to be so is so (`status_since`).
     pub noticed_at: DateTime<Utc>,
-    /// Whether a file under this name is in the archive, as far as is known.
+    /// Whether files under these names are in the archive, as far as is known.
     pub stored: bool,
 }
 
-/// From the first to the last verified segment of a timeline. Whatever lies between and is not a [`BrokenSegment`] counts as
+/// From the first to the last verified segment of a timeline. Whatever lies between and is not in a [`BrokenRun`] counts as
 /// verified; crate `archive` sees to it that every expected segment has a row. Several extents of one timeline are fine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
@@ -220,7 +223,7 @@ pub struct Facts {
     /// All backups that are not `expired`; expired ones do no harm.
     pub backups: Vec<BackupFact>,
     /// What is not verified.
-    pub broken: Vec<BrokenSegment>,
+    pub broken: Vec<BrokenRun>,
     /// What is.
     pub extents: Vec<Extent>,
     /// History files that are not in order.

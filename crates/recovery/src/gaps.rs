@@ -1,12 +1,11 @@
 //! Runs of segments that are not in order, and the backups that they break.
 
 use archive::Status;
-use archive::chain::runs;
 use chrono::{DateTime, Utc};
 use wal::{Lsn, SegmentName};
 
 use crate::backups::first_needed;
-use crate::facts::{BrokenSegment, Facts};
+use crate::facts::{BrokenRun, Facts};
 use crate::path::Path;
 
 /// What can be done about a run, as `wal_archive_gaps.state` says it.
@@ -69,9 +68,9 @@ impl Gap {
     }
 }
 
-/// What is to be said about one segment, if anything: one that is in the archive and waits to be read is no gap, nor is one that
-/// the archiver may still be about to send.
-fn state(broken: &BrokenSegment, facts: &Facts) -> Option<GapState> {
+/// What is to be said about segments, if anything: those that are in the archive and wait to be read are no gap, nor are those
+/// that the archiver may still be about to send.
+fn state(broken: &BrokenRun, facts: &Facts) -> Option<GapState> {
     match broken.status {
         Status::Verified => None,
         Status::Pending => {
@@ -88,13 +87,43 @@ fn state(broken: &BrokenSegment, facts: &Facts) -> Option<GapState> {
     }
 }
 
-pub(crate) fn gaps(facts: &Facts, path: &Path<'_>, newest: Option<i64>) -> Vec<Gap> {
-    let mut broken: Vec<(&BrokenSegment, GapState)> = facts
+/// Runs about which the same is to be said, and that follow upon each other, as one.
+fn joined(facts: &Facts) -> Vec<Gap> {
+    let mut broken: Vec<(&BrokenRun, GapState)> = facts
         .broken
         .iter()
         .filter_map(|broken| Some((broken, state(broken, facts)?)))
         .collect();
-    broken.sort_by_key(|(broken, _)| broken.segment);
+    broken.sort_by_key(|(broken, _)| broken.first);
+    let mut gaps: Vec<Gap> = Vec::new();
+    for (run, state) in broken {
+        let segments = (run.last.number.saturating_sub(run.first.number)).saturating_add(1);
+        match gaps.last_mut() {
+            Some(gap)
+                if gap.last.next() == Some(run.first)
+                    && (gap.state, gap.status, &gap.problem) == (state, run.status, &run.problem) =>
+            {
+                gap.last = run.last;
+                gap.segments = gap.segments.saturating_add(segments);
+                gap.since = gap.since.min(run.noticed_at);
+            }
+            _ => gaps.push(Gap {
+                first: run.first,
+                last: run.last,
+                segments,
+                state,
+                status: run.status,
+                problem: run.problem.clone(),
+                since: run.noticed_at,
+                affected_backups: Vec::new(),
+                affects_newest: false,
+            }),
+        }
+    }
+    gaps
+}
+
+pub(crate) fn gaps(facts: &Facts, path: &Path<'_>, newest: Option<i64>) -> Vec<Gap> {
     let first_needed: Vec<(i64, SegmentName, bool)> = facts
         .backups
         .iter()
@@ -103,41 +132,29 @@ pub(crate) fn gaps(facts: &Facts, path: &Path<'_>, newest: Option<i64>) -> Vec<G
             Some((backup.id, first_needed(backup, facts.size)?, on_history))
         })
         .collect();
-    let about = |(broken, state): &(&BrokenSegment, GapState)| (*state, broken.status, broken.problem.clone());
-    runs(broken.iter().map(|entry| (entry.0.segment, about(entry))))
-        .into_iter()
-        .map(|run| {
-            let (state, status, problem) = run.about;
-            let asked_for = path.asks_for(&run.last);
-            let mut affected_backups: Vec<i64> = first_needed
-                .iter()
-                .filter(|(_, needed, on_history)| {
-                    needed.number <= run.last.number
-                        && if *on_history {
-                            asked_for
-                        } else {
-                            needed.timeline == run.last.timeline
-                        }
-                })
-                .map(|(id, _, _)| *id)
-                .collect();
-            affected_backups.sort_unstable();
-            let from = broken.partition_point(|(b, _)| b.segment < run.first);
-            let to = broken.partition_point(|(b, _)| b.segment <= run.last);
-            let since = broken
-                .get(from..to)
-                .and_then(|run| run.iter().map(|(b, _)| b.noticed_at).min());
-            Gap {
-                first: run.first,
-                last: run.last,
-                segments: run.segments,
-                state,
-                status,
-                problem,
-                since: since.unwrap_or(facts.now),
-                affects_newest: newest.is_some_and(|newest| affected_backups.contains(&newest)),
-                affected_backups,
-            }
-        })
-        .collect()
+    let mut gaps = joined(facts);
+    for gap in &mut gaps {
+        let asked_for = path.asks_for(&gap.last);
+        gap.affected_backups = first_needed
+            .iter()
+            .filter(|(_, needed, on_history)| {
+                needed.number <= gap.last.number
+                    && if *on_history {
+                        asked_for
+                    } else {
+                        needed.timeline == gap.last.timeline
+                    }
+            })
+            .map(|(id, _, _)| *id)
+            .collect();
+        gap.affected_backups.sort_unstable();
+        gap.affects_newest = newest.is_some_and(|newest| gap.affected_backups.contains(&newest));
+    }
+    // Segments of a branch that no recovery from here takes are nobody's gap.
+    gaps.retain(|gap| {
+        gap.problem.as_deref() != Some("foreign_timeline")
+            || path.asks_for(&gap.last)
+            || !gap.affected_backups.is_empty()
+    });
+    gaps
 }

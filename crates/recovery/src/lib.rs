@@ -26,7 +26,7 @@ pub mod windows;
 
 pub use backups::{Unusable, Usable};
 pub use facts::{
-    Archiver, ArchiverFailure, BackupFact, BackupStatus, BackupType, BrokenHistory, BrokenSegment, Extent, Facts,
+    Archiver, ArchiverFailure, BackupFact, BackupStatus, BackupType, BrokenHistory, BrokenRun, Extent, Facts,
     UnknownWord, Verification, WorkerFact,
 };
 pub use gaps::{Gap, GapState};

@@ -6,13 +6,13 @@ use archive::expected::{Stretch, expected};
 use wal::{Lsn, SegmentName, Timeline};
 
 use crate::backups::is_on_history;
-use crate::facts::{BrokenHistory, BrokenSegment, Facts};
+use crate::facts::{BrokenHistory, BrokenRun, Facts};
 
 /// What stops replay.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Stop<'a> {
-    /// A segment that is not in order.
-    Broken(&'a BrokenSegment),
+    /// A segment that is not in order, and the run that it is of.
+    Broken(SegmentName, &'a BrokenRun),
     /// A segment of which nothing is on record.
     Unknown(SegmentName),
     /// The way into this timeline is not known to recovery.
@@ -28,7 +28,8 @@ pub(crate) struct Path<'a> {
     facts: &'a Facts,
     /// Half-open ranges of segment numbers, ascending, not touching.
     verified: BTreeMap<Timeline, Vec<(u64, u64)>>,
-    broken: BTreeMap<SegmentName, &'a BrokenSegment>,
+    /// By the first segment of each.
+    broken: BTreeMap<SegmentName, &'a BrokenRun>,
     /// Up to where the server's own history is of interest.
     end: Lsn,
 }
@@ -54,7 +55,7 @@ impl<'a> Path<'a> {
             }
             *ranges = merged;
         }
-        let broken = facts.broken.iter().map(|broken| (broken.segment, broken)).collect();
+        let broken = facts.broken.iter().map(|broken| (broken.first, broken)).collect();
         let archived = facts
             .extents
             .iter()
@@ -147,14 +148,18 @@ impl<'a> Path<'a> {
             .map_or(stretch.first, |range| range.1.max(stretch.first));
         let end = stretch.last.saturating_add(1);
         let until = covered_to.min(end);
-        let broken = self
+        let (from, to) = (stretch.name(stretch.first), stretch.name(until.max(stretch.first)));
+        let began_before = self
             .broken
-            .range(stretch.name(stretch.first)..=stretch.name(until.max(stretch.first)))
-            .next()
-            .map(|(_, broken)| *broken)
-            .filter(|broken| broken.segment.number < end);
+            .range(..from)
+            .next_back()
+            .filter(|(_, run)| run.last >= from)
+            .map(|(_, run)| (from, *run));
+        let broken = began_before
+            .or_else(|| self.broken.range(from..=to).next().map(|(first, run)| (*first, *run)))
+            .filter(|(segment, _)| segment.number < end);
         match broken {
-            Some(broken) => (broken.segment.number, Some(Stop::Broken(broken))),
+            Some((segment, run)) => (segment.number, Some(Stop::Broken(segment, run))),
             None if until < end => (until, Some(Stop::Unknown(stretch.name(until)))),
             None => (end, None),
         }

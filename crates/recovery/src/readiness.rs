@@ -49,6 +49,8 @@ impl fmt::Display for Readiness {
 pub struct Reason {
     /// The state that it alone would make.
     pub weight: Readiness,
+    /// Whether somebody should be told: not of what is in order, nor of a loss that was acknowledged.
+    pub alarms: bool,
     /// What is the matter, where, and what to do: one or two English sentences.
     pub sentence: String,
 }
@@ -95,7 +97,16 @@ struct Reasons(Vec<Reason>);
 
 impl Reasons {
     fn add(&mut self, weight: Readiness, sentence: String) {
-        self.0.push(Reason { weight, sentence });
+        self.add_unless(false, weight, sentence);
+    }
+
+    /// What alarms unless it was acknowledged.
+    fn add_unless(&mut self, acknowledged: bool, weight: Readiness, sentence: String) {
+        self.0.push(Reason {
+            weight,
+            alarms: weight != Readiness::Ready && !acknowledged,
+            sentence,
+        });
     }
 }
 
@@ -238,10 +249,9 @@ fn usable_backups(facts: &Facts, survey: &Survey, reasons: &mut Reasons) {
             for (backup, why) in newer.take(NAMED) {
                 // Right after a backup its last segment has yet to be archived and read: that is no fault.
                 let weight = if why.is_waiting() { Readiness::Ready } else { Readiness::AtRisk };
-                reasons.add(
-                    weight,
-                    format!("Backup {} is not usable: {why}; until it is, recovery starts from backup {}.", backup.id, newest.id),
-                );
+                let sentence =
+                    format!("Backup {} is not usable: {why}; until it is, recovery starts from backup {}.", backup.id, newest.id);
+                reasons.add_unless(why.is_acknowledged(), weight, sentence);
             }
             let failed = facts
                 .backups
@@ -280,26 +290,28 @@ fn broken_wal(facts: &Facts, survey: &Survey, reasons: &mut Reasons) {
         .filter(|gap| !gap.affected_backups.is_empty())
         .collect();
     // Those that matter first, and of these the first in WAL: nothing behind it counts until it is mended.
-    let (needed, spared): (Vec<&Gap>, Vec<&Gap>) = concerning
+    let (needed, mut spared): (Vec<&Gap>, Vec<&Gap>) = concerning
         .into_iter()
         .partition(|gap| gap.affects_newest || newest.is_none());
-    for gap in needed.iter().take(NAMED) {
-        reasons.add(Readiness::AtRisk, gap_sentence(gap, place, newest));
-    }
-    for gap in spared.iter().take(NAMED) {
-        reasons.add(Readiness::Ready, gap_sentence(gap, place, newest));
-    }
+    // Whoever acknowledged a gap knows of it, and where it does no harm any more, the windows are enough to show it.
+    spared.retain(|gap| !is_known(gap));
     for (gaps, weight) in [(&needed, Readiness::AtRisk), (&spared, Readiness::Ready)] {
-        if gaps.len() > NAMED {
-            reasons.add(
+        for gap in gaps.iter().take(NAMED) {
+            reasons.add_unless(is_known(gap), weight, gap_sentence(gap, place, newest));
+        }
+        let others: Vec<&&Gap> = gaps.iter().skip(NAMED).collect();
+        if !others.is_empty() {
+            reasons.add_unless(
+                others.iter().all(|gap| is_known(gap)),
                 weight,
-                format!(
-                    "There are {} more gaps like these; see wal_archive_gaps.",
-                    gaps.len() - NAMED
-                ),
+                format!("There are {} more gaps like these; see wal_archive_gaps.", others.len()),
             );
         }
     }
+}
+
+fn is_known(gap: &Gap) -> bool {
+    gap.state == GapState::Acknowledged
 }
 
 fn gap_sentence(gap: &Gap, place: &str, newest: Option<i64>) -> String {
@@ -336,7 +348,7 @@ fn gap_sentence(gap: &Gap, place: &str, newest: Option<i64>) -> String {
     what.push_str("; ");
     what.push_str(&match (gap.state, gap.status) {
         (GapState::Late, _) => "see v_archiver_status for what keeps the archiver.".to_owned(),
-        (GapState::Acknowledged, _) => "take a base backup, from which recovery does not need it.".to_owned(),
+        (GapState::Acknowledged, _) => format!("take a base backup, from which recovery does not need {them}."),
         (GapState::Rescuable, _) => format!("copy {them} from pg_wal to {place}, or take a base backup."),
         (GapState::Lost, Status::Missing) => format!("put {them} back into {place}, or take a base backup."),
         (GapState::Lost, _) => format!("put a sound copy of {them} into {place}, or take a base backup."),

@@ -44,15 +44,12 @@ pub enum EndedBy {
 impl EndedBy {
     pub(crate) fn of(stop: Stop<'_>, timeline: Timeline) -> Self {
         match stop {
-            Stop::Broken(broken) if broken.status.is_bad() => Self::Gap {
-                segment: broken.segment,
+            Stop::Broken(segment, broken) if broken.status.is_bad() => Self::Gap {
+                segment,
                 status: broken.status,
                 problem: broken.problem.clone(),
             },
-            Stop::Broken(broken) => Self::Unverified {
-                segment: broken.segment,
-            },
-            Stop::Unknown(segment) => Self::Unverified { segment },
+            Stop::Broken(segment, _) | Stop::Unknown(segment) => Self::Unverified { segment },
             Stop::History(history) => Self::History {
                 timeline: history.timeline,
                 problem: history.problem.clone(),

@@ -10,10 +10,11 @@ pub struct SegmentReader {
 }
 
 impl SegmentReader {
-    /// Enough to keep system calls cheap, and little enough to stay in the cache from the CRC to the hash.
-    const CHUNK: usize = 256 << 10;
+    /// How many bytes are read at once: enough to keep system calls cheap, and little enough to stay in the cache from the CRC
+    /// to the hash.
+    pub const CHUNK: usize = 256 << 10;
 
-    /// A reader, with its buffer of 256 kB.
+    /// A reader, with its buffer of [`Self::CHUNK`].
     #[must_use]
     pub fn new() -> Self {
         Self {

@@ -1,9 +1,11 @@
-//! The chain against a made-up archive, tick by tick, and against any archive at all.
+//! The chain against a made-up archive, look by look, and against any archive at all.
 
 use proptest::prelude::*;
-use wal::{SegmentSize, TimelineHistory};
+use wal::{SegmentSize, Timeline, TimelineHistory};
 
 use super::*;
+use crate::expected::Stretch;
+use crate::index::{Index, State};
 
 const SIZE: SegmentSize = SegmentSize::DEFAULT;
 const SECOND: i64 = 1_000_000;
@@ -20,13 +22,17 @@ fn root(inode: u64) -> RootId {
     RootId { device: 1, inode }
 }
 
+/// What one look led to: the segments on which something was decided, without those of which what is on record stands.
+type Look = Vec<(u64, Decision)>;
+
 /// A cluster's archive and what pg_backstop has on record of it.
 struct World {
-    listing: Listing,
+    files: BTreeMap<SegmentName, Mark>,
     recorded: BTreeMap<SegmentName, Recorded>,
-    recorded_others: BTreeMap<String, Recorded>,
+    index: Index,
     ready: BTreeSet<String>,
-    expected: Vec<Stretch>,
+    local: BTreeSet<String>,
+    expected: Stretch,
     now: i64,
     memory: Memory,
     changes: i64,
@@ -39,125 +45,123 @@ impl World {
         for number in first..=last {
             world.store(number);
         }
-        world.tick();
+        world.look();
         world
     }
 
     fn empty(first: u64, last: u64) -> Self {
         Self {
-            listing: Listing {
-                segments: BTreeMap::new(),
-                others: Vec::new(),
-                ignored: 0,
-                ignored_examples: Vec::new(),
-                root: root(1),
-                stamp: None,
-            },
+            files: BTreeMap::new(),
             recorded: BTreeMap::new(),
-            recorded_others: BTreeMap::new(),
+            index: Index::default(),
             ready: BTreeSet::new(),
-            expected: vec![Stretch {
+            local: BTreeSet::new(),
+            expected: Stretch {
                 timeline: Timeline(1),
                 first,
                 last,
                 size: SIZE,
-            }],
+            },
             now: 1000 * SECOND,
             memory: Memory::new(PgTimestamp(1000 * SECOND)),
             changes: 0,
         }
     }
 
-    fn file(&mut self, name: String) -> StoredFile {
+    fn store(&mut self, number: u64) {
         self.changes += 1;
-        StoredFile {
-            name,
+        let mark = Mark {
             bytes: SIZE.bytes(),
             changed_at: PgTimestamp(self.changes),
-            inode: 7,
-        }
-    }
-
-    fn store(&mut self, number: u64) {
-        let file = self.file(segment(number).to_string());
-        self.listing.segments.insert(segment(number), file);
+        };
+        self.files.insert(segment(number), mark);
     }
 
     fn remove(&mut self, number: u64) {
-        self.listing.segments.remove(&segment(number));
+        self.files.remove(&segment(number));
     }
 
-    fn plan(&mut self) -> Plan {
-        self.plan_with(true)
+    /// The worker's process ends; what is on record stays.
+    fn restart(&mut self) {
+        self.memory = Memory::new(PgTimestamp(self.now));
+        self.index = Index::default();
     }
 
-    fn plan_with(&mut self, listed: bool) -> Plan {
-        plan(
-            &Inputs {
-                expected: &self.expected,
-                listing: listed.then_some(&self.listing),
-                recorded: &self.recorded,
-                recorded_others: &self.recorded_others,
+    /// Looks, does what was decided (everything that is read turns out sound), and lets ten seconds pass.
+    fn look(&mut self) -> Look {
+        self.memory
+            .observe(&self.ready, Duration::from_secs(60), PgTimestamp(self.now));
+        self.index.align(&[self.expected]);
+        let files = &self.files;
+        let mut candidates: BTreeSet<SegmentName> = self
+            .index
+            .undecided(|segment| Some(files.contains_key(segment)))
+            .collect();
+        candidates.extend(self.index.round(None, usize::MAX));
+        let mut look = Look::new();
+        for segment in candidates {
+            let held = self.files.get(&segment).map_or(Held::Absent, |mark| Held::File(*mark));
+            let judge = Judge {
                 ready: &self.ready,
+                local: &self.local,
                 grace: Duration::from_secs(60),
                 now: PgTimestamp(self.now),
-            },
-            &mut self.memory,
-        )
-    }
-
-    /// Does what a plan says; everything that is read turns out sound.
-    fn carry_out(&mut self, plan: &Plan) {
-        let row = |status, mark| Recorded {
-            status,
-            mark,
-            noticed_at: PgTimestamp(self.now),
-            due: false,
-        };
-        for (segment, mark) in &plan.newly_pending {
-            self.recorded.insert(*segment, row(Status::Pending, *mark));
-        }
-        for (segment, _) in &plan.newly_missing {
-            self.recorded
-                .entry(*segment)
-                .or_insert(row(Status::Missing, None))
-                .status = Status::Missing;
-        }
-        for segment in &plan.forgotten {
-            self.recorded.remove(segment);
-        }
-        for look in &plan.to_verify {
-            self.recorded
-                .insert(look.segment, row(Status::Verified, Some(Mark::of(&look.file))));
-        }
-        for look in &plan.to_read {
-            self.recorded_others.insert(
-                look.file.name.clone(),
-                row(Status::Verified, Some(Mark::of(&look.file))),
-            );
-        }
-        for (timelines, status) in [
-            (plan.newly_pending_histories.clone(), Status::Pending),
-            (
-                plan.newly_missing_histories.iter().map(|(t, _)| *t).collect(),
-                Status::Missing,
-            ),
-        ] {
-            for timeline in timelines {
-                let name = format!("{:08X}.history", timeline.0);
-                self.recorded_others.entry(name).or_insert(row(status, None)).status = status;
+                memory: &self.memory,
+            };
+            let decision = judge.decide(&segment.to_string(), held, self.recorded.get(&segment));
+            self.carry_out(segment, held, decision);
+            if !matches!(decision, Decision::Stands | Decision::Waits) {
+                look.push((segment.number, decision));
             }
         }
-        for name in &plan.forgotten_others {
-            self.recorded_others.remove(name);
-        }
+        self.now += 10 * SECOND;
+        look
     }
 
-    fn tick(&mut self) -> Plan {
-        let plan = self.plan();
-        self.carry_out(&plan);
-        self.now += 10 * SECOND;
-        plan
+    fn carry_out(&mut self, segment: SegmentName, held: Held, decision: Decision) {
+        let before = self.recorded.get(&segment).copied();
+        let fresh = Recorded {
+            status: Status::Pending,
+            mark: None,
+            noticed_at: PgTimestamp(self.now),
+            due: false,
+            absent: false,
+            rescuable: false,
+        };
+        let (record, state) = match decision {
+            Decision::Stands => (before, None),
+            Decision::Waits | Decision::Await => (
+                before.filter(|_| decision == Decision::Waits).or(Some(fresh)),
+                Some(State::Awaited),
+            ),
+            Decision::Read(_) => {
+                let mark = match held {
+                    Held::File(mark) => Some(mark),
+                    Held::Absent | Held::Unlisted => None,
+                };
+                let status = Status::Verified;
+                (Some(Recorded { status, mark, ..fresh }), Some(State::Sound))
+            }
+            Decision::Lose(loss) => (
+                Some(Recorded {
+                    status: Status::Missing,
+                    absent: true,
+                    rescuable: loss == Loss::NotArchived,
+                    mark: before.and_then(|before| before.mark),
+                    ..fresh
+                }),
+                Some(State::Lost),
+            ),
+        };
+        if let Some(record) = record {
+            self.recorded.insert(segment, record);
+            let state = state.unwrap_or(match record.status {
+                Status::Verified => State::Sound,
+                Status::Missing | Status::Acknowledged => State::Lost,
+                _ => State::Bad,
+            });
+            self.index.set(&segment, state);
+        }
     }
 
     fn status(&self, number: u64) -> Option<Status> {
@@ -165,177 +169,137 @@ impl World {
     }
 }
 
-fn names(segments: &[SegmentName]) -> Vec<u64> {
-    segments.iter().map(|s| s.number).collect()
-}
-
-fn pending(plan: &Plan) -> Vec<u64> {
-    plan.newly_pending.iter().map(|(segment, _)| segment.number).collect()
-}
-
 #[test]
 fn an_archive_without_news_asks_for_nothing() {
     let mut world = World::verified(1, 50);
-    assert_eq!(world.tick(), Plan::default());
+    assert_eq!(world.look(), []);
+    world.restart();
+    assert_eq!(world.look(), [], "nor after a restart");
 }
 
 #[test]
-fn new_segments_are_verified_once_and_in_order() {
+fn a_new_segment_is_read_once() {
     let mut world = World::verified(1, 3);
-    world.expected[0].last = 6;
-    for number in [6, 4, 5] {
-        world.store(number);
-    }
-    let plan = world.tick();
-    assert_eq!(
-        plan.to_verify.iter().map(|v| v.segment.number).collect::<Vec<_>>(),
-        [4, 5, 6]
-    );
-    assert_eq!(pending(&plan), [4, 5, 6], "a row comes before the verdict");
-    assert_eq!(plan.unverified, 3);
-    assert_eq!(world.tick(), Plan::default());
+    world.expected.last = 5;
+    world.store(4);
+    assert_eq!(world.look(), [(4, Decision::Read(Why::New)), (5, Decision::Await)]);
+    world.store(5);
+    assert_eq!(world.look(), [(5, Decision::Read(Why::New))]);
+    assert_eq!(world.look(), []);
 }
 
 #[test]
 fn a_deleted_segment_is_missing_at_once_and_verified_again_when_it_returns() {
     let mut world = World::verified(1, 9);
     world.remove(4);
-    let plan = world.tick();
-    assert_eq!(plan.newly_missing, [(segment(4), Loss::Gone)]);
-    assert_eq!(world.tick(), Plan::default(), "said once");
+    assert_eq!(world.look(), [(4, Decision::Lose(Loss::Gone))]);
+    assert_eq!(world.look(), [], "said once");
     world.store(4);
-    let plan = world.tick();
-    assert_eq!(names(&plan.back_again), [4]);
-    assert_eq!(plan.to_verify[0].why, Why::BackAgain);
+    assert_eq!(world.look(), [(4, Decision::Read(Why::BackAgain))]);
     assert_eq!(world.status(4), Some(Status::Verified));
 }
 
 #[test]
 fn a_segment_that_the_archiver_called_done_is_missing_after_the_grace() {
     let mut world = World::verified(1, 3);
-    world.expected[0].last = 4;
-    assert_eq!(pending(&world.tick()), [4]);
+    world.expected.last = 4;
+    assert_eq!(world.look(), [(4, Decision::Await)]);
     for _ in 0..5 {
-        assert_eq!(world.tick().newly_missing, []);
+        assert_eq!(world.look(), []);
     }
-    assert_eq!(world.tick().newly_missing, [(segment(4), Loss::NeverArrived)]);
+    assert_eq!(world.look(), [(4, Decision::Lose(Loss::NeverArrived))]);
+}
+
+#[test]
+fn a_segment_never_archived_can_be_rescued_while_pg_wal_has_it() {
+    let mut world = World::verified(1, 3);
+    world.expected.last = 4;
+    world.local.insert(segment(4).to_string());
+    for _ in 0..6 {
+        assert_ne!(world.status(4), Some(Status::Missing));
+        world.look();
+    }
+    assert_eq!(world.look(), [(4, Decision::Lose(Loss::NotArchived))]);
+    assert_eq!(world.look(), []);
+    world.local.clear();
+    assert_eq!(world.look(), [(4, Decision::Lose(Loss::NeverArrived))], "recycled");
+    assert_eq!(world.look(), []);
+    world.local.insert(segment(3).to_string());
+    world.remove(3);
+    assert_eq!(world.look(), [(3, Decision::Lose(Loss::Gone))], "it had been archived");
+    assert_eq!(world.look(), []);
 }
 
 #[test]
 fn a_segment_that_the_archiver_has_yet_to_send_is_pending_however_long_it_takes() {
     let mut world = World::verified(1, 3);
-    world.expected[0].last = 4;
+    world.expected.last = 4;
     world.ready.insert(segment(4).to_string());
+    world.look();
     for _ in 0..100 {
-        assert_eq!(world.tick().newly_missing, []);
+        assert_eq!(world.look(), []);
     }
     assert_eq!(world.status(4), Some(Status::Pending));
     world.ready.clear();
     for _ in 0..5 {
         assert_eq!(
-            world.tick().newly_missing,
+            world.look(),
             [],
             "the grace counts from when the archiver called it done"
         );
     }
-    world.tick();
+    world.look();
     assert_eq!(world.status(4), Some(Status::Missing));
+}
+
+#[test]
+fn a_missing_segment_that_the_archiver_means_to_send_again_is_pending() {
+    let mut world = World::verified(1, 4);
+    world.remove(4);
+    world.look();
     world.ready.insert(segment(4).to_string());
-    world.tick();
-    assert_eq!(world.status(4), Some(Status::Pending), "it will be sent after all");
+    assert_eq!(world.look(), [(4, Decision::Await)]);
 }
 
 #[test]
 fn a_file_that_the_archiver_is_still_writing_is_not_read() {
     let mut world = World::verified(1, 3);
-    world.expected[0].last = 4;
+    world.expected.last = 4;
     world.store(4);
     world.ready.insert(segment(4).to_string());
-    let plan = world.tick();
-    assert_eq!((plan.to_verify.len(), pending(&plan)), (0, vec![4]));
-    assert_eq!(world.tick().unverified, 1);
+    assert_eq!(world.look(), [(4, Decision::Await)]);
+    assert_eq!(world.look(), []);
     world.ready.clear();
-    assert_eq!(world.tick().to_verify[0].why, Why::New);
+    assert_eq!(world.look(), [(4, Decision::Read(Why::New))]);
 }
 
 #[test]
 fn a_file_that_changed_is_read_again() {
     let mut world = World::verified(1, 3);
     world.store(2);
-    let plan = world.tick();
-    assert_eq!(
-        (
-            plan.to_verify.len(),
-            plan.to_verify[0].segment.number,
-            plan.to_verify[0].why
-        ),
-        (1, 2, Why::Changed)
-    );
+    assert_eq!(world.look(), [(2, Decision::Read(Why::Changed))]);
     world.recorded.get_mut(&segment(3)).unwrap().due = true;
-    assert_eq!(world.tick().to_verify[0].why, Why::Due);
-    assert_eq!(world.tick(), Plan::default());
-}
-
-#[test]
-fn what_no_backup_needs_is_forgotten_when_it_goes() {
-    let mut world = World::verified(1, 9);
-    world.expected[0].first = 5;
-    assert_eq!(world.tick(), Plan::default(), "while it is there it stays on record");
-    world.remove(1);
-    world.remove(2);
-    assert_eq!(names(&world.tick().forgotten), [1, 2]);
-    assert_eq!(world.status(1), None);
-    assert_eq!(world.tick(), Plan::default());
-}
-
-#[test]
-fn a_row_ahead_of_what_this_look_expects_is_left_alone() {
-    let mut world = World::verified(1, 9);
-    world.recorded.insert(
-        segment(10),
-        Recorded {
-            status: Status::Pending,
-            mark: None,
-            noticed_at: PgTimestamp(world.now),
-            due: false,
-        },
-    );
-    assert_eq!(world.tick(), Plan::default());
-}
-
-#[test]
-fn an_archive_that_cannot_be_listed_changes_nothing() {
-    let mut world = World::verified(1, 9);
-    world.expected[0].last = 12;
-    world.remove(3);
-    for _ in 0..100 {
-        world.now += 10 * SECOND;
-        assert_eq!(world.plan_with(false), Plan::default());
-    }
+    assert_eq!(world.look(), [(3, Decision::Read(Why::Due))]);
+    assert_eq!(world.look(), []);
 }
 
 #[test]
 fn an_empty_directory_in_place_of_the_archive_is_an_unmounted_file_system() {
-    let mut world = World::verified(1, 9);
-    let mounted = std::mem::take(&mut world.listing.segments);
-    world.listing.root = root(2);
-    let plan = world.tick();
+    let mut memory = Memory::new(PgTimestamp(0));
+    let nine = || Ok::<_, ()>(9);
+    assert_eq!(memory.trust(root(1), false, nine), Ok(Ok(())));
+    let distrust = memory.trust(root(2), true, nine).unwrap().unwrap_err();
+    assert_eq!(distrust, EmptyElsewhere { files: 9 });
+    assert!(distrust.to_string().contains("mounted"));
     assert_eq!(
-        plan,
-        Plan {
-            suspicion: Some(Suspicion::EmptyElsewhere { files: 9 }),
-            ..Plan::default()
-        }
-    );
-    assert!(plan.suspicion.unwrap().to_string().contains("mounted"));
-    world.listing.segments = mounted;
-    world.listing.root = root(1);
-    assert_eq!(world.tick(), Plan::default());
-    world.listing.segments.clear();
-    assert_eq!(
-        world.tick().newly_missing.len(),
-        9,
+        memory.trust(root(1), true, nine),
+        Ok(Ok(())),
         "emptied under the eyes of the worker"
+    );
+    assert_eq!(
+        Memory::new(PgTimestamp(0)).trust(root(1), true, || Ok::<_, ()>(0)),
+        Ok(Ok(())),
+        "a new archive"
     );
 }
 
@@ -343,45 +307,62 @@ fn an_empty_directory_in_place_of_the_archive_is_an_unmounted_file_system() {
 fn an_acknowledged_loss_is_not_reported_again_but_its_return_is() {
     let mut world = World::verified(1, 9);
     world.remove(4);
-    world.tick();
+    world.look();
     world.recorded.get_mut(&segment(4)).unwrap().status = Status::Acknowledged;
-    assert_eq!(world.tick(), Plan::default());
+    assert_eq!(world.look(), []);
     world.store(4);
-    assert_eq!(names(&world.tick().back_again), [4]);
+    assert_eq!(world.look(), [(4, Decision::Read(Why::BackAgain))]);
 }
 
 #[test]
-fn the_history_file_of_every_timeline_crossed_is_expected() {
-    let mut world = World::empty(1, 2);
-    world.expected.push(Stretch {
-        timeline: Timeline(2),
-        first: 3,
-        last: 4,
-        size: SIZE,
-    });
-    assert_eq!(world.tick().newly_pending_histories, [Timeline(2)]);
-    let history = world.file("00000002.history".to_owned());
-    world.listing.others.push((WalFileName::History(Timeline(2)), history));
-    assert_eq!(world.tick().to_read.len(), 1);
-    assert_eq!(world.tick().to_read, []);
-    world.listing.others.clear();
-    assert_eq!(world.tick().newly_missing_histories, [(Timeline(2), Loss::Gone)]);
-    assert_eq!(world.tick().newly_missing_histories, []);
+fn an_acknowledged_fault_is_not_read_again_until_the_file_changes() {
+    let mut world = World::verified(1, 9);
+    world.recorded.get_mut(&segment(4)).unwrap().status = Status::Acknowledged;
+    assert_eq!(world.look(), []);
+    world.store(4);
+    assert_eq!(world.look(), [(4, Decision::Read(Why::Changed))]);
 }
 
 #[test]
-fn a_backup_history_file_is_read_once_and_not_missed() {
-    let mut world = World::verified(1, 2);
-    let file = world.file("000000010000000000000001.00000028.backup".to_owned());
-    let kind = WalFileName::BackupHistory {
-        segment: segment(1),
-        offset: 0x28,
+fn an_archive_that_cannot_be_listed_is_asked_for_what_is_not_proven() {
+    let memory = Memory::new(PgTimestamp(0));
+    let (ready, local) = (BTreeSet::from(["sending".to_owned()]), BTreeSet::new());
+    let judge = Judge {
+        ready: &ready,
+        local: &local,
+        grace: Duration::from_secs(60),
+        now: PgTimestamp(1000 * SECOND),
+        memory: &memory,
     };
-    world.listing.others.push((kind, file));
-    assert_eq!(world.tick().to_read.len(), 1);
-    assert_eq!(world.tick(), Plan::default());
-    world.listing.others.clear();
-    assert_eq!(world.tick().forgotten_others.len(), 1);
+    let record = |status, due| Recorded {
+        status,
+        mark: None,
+        noticed_at: PgTimestamp(0),
+        due,
+        absent: status == Status::Missing,
+        rescuable: false,
+    };
+    let decide = |name, record: Option<Recorded>| judge.decide(name, Held::Unlisted, record.as_ref());
+    assert_eq!(decide("new", None), Decision::Read(Why::New));
+    assert_eq!(decide("sending", None), Decision::Await);
+    assert_eq!(decide("sending", Some(record(Status::Pending, false))), Decision::Waits);
+    assert_eq!(
+        decide("a", Some(record(Status::Pending, false))),
+        Decision::Read(Why::New)
+    );
+    assert_eq!(
+        decide("a", Some(record(Status::Missing, false))),
+        Decision::Read(Why::BackAgain)
+    );
+    assert_eq!(decide("a", Some(record(Status::Verified, false))), Decision::Stands);
+    assert_eq!(
+        decide("a", Some(record(Status::Corrupt, true))),
+        Decision::Read(Why::Due)
+    );
+    assert_eq!(
+        judge.absent("a", &record(Status::Pending, false)),
+        Decision::Lose(Loss::NeverArrived)
+    );
 }
 
 #[test]
@@ -426,7 +407,7 @@ enum Event {
     Acknowledge(u64),
     Restart,
     Seconds(i64),
-    Tick { listed: bool },
+    Look,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -440,14 +421,14 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::Fill),
         Just(Event::Restart),
         (0..100_i64).prop_map(Event::Seconds),
-        any::<bool>().prop_map(|listed| Event::Tick { listed }),
-        Just(Event::Tick { listed: true }),
+        Just(Event::Look),
+        Just(Event::Look),
     ]
 }
 
 proptest! {
     #[test]
-    fn no_segment_is_ever_called_missing_without_a_listing_that_lacks_it(events in prop::collection::vec(event(), 1..80)) {
+    fn no_segment_is_ever_called_missing_that_is_there_or_will_be_sent(events in prop::collection::vec(event(), 1..80)) {
         let mut world = World::empty(3, 10);
         for event in events {
             match event {
@@ -455,37 +436,32 @@ proptest! {
                 Event::Remove(n) => world.remove(n),
                 Event::Ready(n) => { world.ready.insert(segment(n).to_string()); }
                 Event::Done(n) => { world.ready.remove(&segment(n).to_string()); }
-                Event::Fill => world.expected[0].last += 1,
+                Event::Fill => world.expected.last += 1,
                 Event::Acknowledge(n) => {
                     if let Some(row) = world.recorded.get_mut(&segment(n)).filter(|r| r.status == Status::Missing) {
                         row.status = Status::Acknowledged;
                     }
                 }
-                Event::Restart => world.memory = Memory::new(PgTimestamp(world.now)),
+                Event::Restart => world.restart(),
                 Event::Seconds(s) => world.now += s * SECOND,
-                Event::Tick { listed: false } => prop_assert_eq!(world.plan_with(false), Plan::default()),
-                Event::Tick { listed: true } => {
-                    let before = world.recorded.clone();
-                    let plan = world.plan();
-                    world.carry_out(&plan);
-                    if plan.suspicion.is_some() {
-                        prop_assert_eq!(&before, &world.recorded);
-                        continue;
+                Event::Look => {
+                    for (number, decision) in world.look() {
+                        let (held, ready) = (
+                            world.files.contains_key(&segment(number)),
+                            world.ready.contains(&segment(number).to_string()),
+                        );
+                        match decision {
+                            Decision::Lose(_) => prop_assert!(!held && !ready, "{number} is there, or will be sent"),
+                            Decision::Read(_) => prop_assert!(held && !ready, "{number} cannot be read"),
+                            _ => {}
+                        }
                     }
-                    for (lost, _) in &plan.newly_missing {
-                        prop_assert!(!world.listing.segments.contains_key(lost), "{lost} is there");
-                        prop_assert!(!world.ready.contains(&lost.to_string()), "{lost} will still be sent");
-                    }
-                    for back in &plan.back_again {
-                        let read = plan.to_verify.iter().any(|v| v.segment == *back);
-                        prop_assert!(read || world.ready.contains(&back.to_string()), "{back} came back unread");
-                    }
-                    for number in 3..=world.expected[0].last {
-                        let held = world.listing.segments.get(&segment(number));
+                    for number in 3..=world.expected.last {
+                        let held = world.files.get(&segment(number)).copied();
                         let row = world.recorded.get(&segment(number)).copied();
                         let Some(row) = row else { return Err(TestCaseError::fail(format!("{number} has no row"))) };
                         match row.status {
-                            Status::Verified => prop_assert_eq!(held.map(Mark::of), row.mark),
+                            Status::Verified => prop_assert_eq!(held, row.mark),
                             Status::Missing | Status::Acknowledged => prop_assert!(held.is_none()),
                             Status::Pending => {
                                 let ready = world.ready.contains(&segment(number).to_string());
@@ -494,7 +470,8 @@ proptest! {
                             other => return Err(TestCaseError::fail(format!("{number} is {other}"))),
                         }
                     }
-                    prop_assert_eq!(world.plan().to_verify, vec![], "the same look again has no news");
+                    world.now -= 10 * SECOND;
+                    prop_assert_eq!(world.look(), vec![], "the same look again has no news");
                 }
             }
         }

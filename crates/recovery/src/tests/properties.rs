@@ -52,7 +52,7 @@ fn a_backup(switch: Switch) -> impl Strategy<Value = BackupFact> {
         })
 }
 
-fn a_broken_segment(switch: Switch) -> impl Strategy<Value = BrokenSegment> {
+fn a_broken_segment(switch: Switch) -> impl Strategy<Value = BrokenRun> {
     (1..LAST, 0_usize..5, any::<bool>()).prop_map(move |(number, status, stored)| {
         let (status, problem) = [
             (Status::Missing, "missing"),
@@ -63,7 +63,7 @@ fn a_broken_segment(switch: Switch) -> impl Strategy<Value = BrokenSegment> {
         ][status];
         #[allow(clippy::cast_precision_loss)]
         let timeline = timeline_at(switch, number as f64 + 0.999_999);
-        BrokenSegment {
+        BrokenRun {
             stored,
             ..broken(timeline, number, status, problem)
         }
@@ -90,7 +90,7 @@ fn any_cluster() -> impl Strategy<Value = Facts> {
                     backup.id = id;
                 }
                 let mut facts = cluster(backups);
-                let broken: std::collections::BTreeMap<_, _> = broken.into_values().map(|b| (b.segment, b)).collect();
+                let broken: std::collections::BTreeMap<_, _> = broken.into_values().map(|b| (b.first, b)).collect();
                 facts.broken = broken.into_values().collect();
                 #[allow(clippy::cast_precision_loss)]
                 let (last, flush) = (at(LAST as f64), at(LAST as f64 + 0.5));
@@ -126,7 +126,7 @@ fn any_cluster() -> impl Strategy<Value = Facts> {
                 // A segment of which nothing is on record at all.
                 if let Some(hole) = hole {
                     let hole = segment(facts.history.timeline_of_segment(hole, SIZE).0, hole);
-                    facts.broken.retain(|b| b.segment != hole);
+                    facts.broken.retain(|b| b.first != hole);
                     facts.extents = facts.extents.iter().flat_map(|extent| around(extent, &hole)).collect();
                 }
                 facts.receivers = receivers.into_iter().map(|r| at(f64::from(r) / 10.0)).collect();
@@ -196,8 +196,37 @@ fn asked_for(facts: &Facts, from: Lsn) -> Vec<wal::SegmentName> {
         .collect()
 }
 
+/// Rows that follow upon each other and are alike, as one run.
+fn taken_together(mut rows: Vec<BrokenRun>) -> Vec<BrokenRun> {
+    rows.sort_by_key(|row| row.first);
+    rows.dedup_by_key(|row| row.first);
+    let mut runs: Vec<BrokenRun> = Vec::new();
+    for row in rows {
+        match runs.last_mut() {
+            Some(run)
+                if run.last.next() == Some(row.first)
+                    && (run.status, &run.problem, run.stored) == (row.status, &row.problem, row.stored) =>
+            {
+                run.last = row.last;
+                run.noticed_at = run.noticed_at.min(row.noticed_at);
+            }
+            _ => runs.push(row),
+        }
+    }
+    runs
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn rows_taken_together_say_the_same_as_one_by_one(facts in any_cluster()) {
+        let mut facts = facts;
+        facts.broken.sort_by_key(|row| row.first);
+        facts.broken.dedup_by_key(|row| row.first);
+        let together = Facts { broken: taken_together(facts.broken.clone()), ..facts.clone() };
+        prop_assert_eq!(survey(&facts), survey(&together));
+    }
 
     #[test]
     fn a_cluster_is_never_ready_with_a_bad_segment_behind_the_newest_usable_backup(facts in any_cluster()) {
@@ -207,7 +236,7 @@ proptest! {
             let Some(newest) = newest else { return Err(TestCaseError::fail("ready without a backup")) };
             let from = if newest.wal_included { newest.end } else { newest.start }.unwrap();
             for segment in asked_for(&facts, from) {
-                let bad = facts.broken.iter().any(|b| b.segment == segment && b.status.is_bad());
+                let bad = facts.broken.iter().any(|b| b.first == segment && b.status.is_bad());
                 prop_assert!(!bad, "{segment} is bad");
             }
             prop_assert!(facts.worker.last_tick_at.is_some_and(|at| at > ago(31)));
@@ -233,7 +262,7 @@ proptest! {
                     .extents
                     .iter()
                     .any(|e| e.timeline == segment.timeline && e.first <= segment.start() && segment.end() <= e.last);
-                let verified = covered && !facts.broken.iter().any(|b| b.segment == segment);
+                let verified = covered && !facts.broken.iter().any(|b| b.first == segment);
                 prop_assert!(own || verified, "{segment} for {}", usable.id);
             }
         }
@@ -285,11 +314,11 @@ proptest! {
         let (survey, _) = judge(&facts);
         for bad in facts.broken.iter().filter(|b| b.status.is_bad()) {
             let gaps: Vec<&Gap> =
-                survey.gaps.iter().filter(|g| g.first <= bad.segment && bad.segment <= g.last).collect();
+                survey.gaps.iter().filter(|g| g.first <= bad.first && bad.first <= g.last).collect();
             prop_assert_eq!(gaps.len(), 1);
             for (id, verdict) in &survey.backups {
                 if let Err(Unusable::WalBroken { segment, .. }) = verdict
-                    && *segment == bad.segment
+                    && *segment == bad.first
                 {
                     prop_assert!(gaps[0].affected_backups.contains(id), "{segment} breaks {id}");
                 }

@@ -224,14 +224,47 @@ fn a_standby_sends_to_its_primary() {
 }
 
 #[test]
-fn an_acknowledged_gap_asks_for_a_new_backup_and_a_rescuable_one_for_a_copy() {
-    let facts = sound().with_broken([broken(1, 8, Status::Acknowledged, "missing")]);
-    facts
-        .verdict()
-        .says(AtRisk, &["acknowledged as lost", "take a base backup"]);
-    let mut newer = facts.clone();
-    newer.backups.push(backup(3, 9.0, 9.5));
-    assert_eq!(newer.verdict().status, Ready, "a newer backup heals it");
+fn an_acknowledged_gap_alarms_no_more_and_still_is_no_readiness_until_a_newer_backup() {
+    let lost = sound().with_broken([missing(8)]);
+    let alarms = |facts: &Facts| facts.verdict().reasons.iter().filter(|reason| reason.alarms).count();
+    assert_eq!((lost.verdict().status, alarms(&lost)), (AtRisk, 1));
+
+    let mut facts = sound().with_broken([broken(1, 8, Status::Acknowledged, "missing")]);
+    let verdict = facts.verdict();
+    verdict.says(AtRisk, &["acknowledged as lost", "take a base backup"]);
+    assert_eq!((verdict.status, alarms(&facts)), (AtRisk, 0));
+    let window = verdict.window.unwrap();
+    assert_eq!((window.to_lsn, window.is_current), (at(8.0), false));
+    // What is lost with this host grows behind the gap all the same.
+    let exposed = facts.verdict_with(OldestCommit::At(ago(1200)));
+    exposed.says(AtRisk, &["last 20 min"]);
+    assert!(exposed.reasons.iter().any(|reason| reason.alarms));
+
+    facts.backups.push(backup(3, 9.0, 9.5));
+    let healed = facts.verdict();
+    assert_eq!((healed.status, healed.reasons), (Ready, vec![]));
+    assert_eq!(healed.window.unwrap().from_lsn, at(9.5));
+    let windows = survey(&facts).windows;
+    assert_eq!((windows.len(), windows[0].to_lsn), (2, at(8.0)), "the break stays");
+}
+
+#[test]
+fn a_backup_that_an_acknowledged_loss_has_broken_is_told_and_alarms_no_more() {
+    // The sound cluster's newest backup needs segment 6; the one before it does not get past it either.
+    let facts = cluster(vec![backup(1, 2.25, 2.5), backup(2, 6.0, 6.5)]).with_broken([broken(
+        1,
+        6,
+        Status::Acknowledged,
+        "zeroed",
+    )]);
+    let verdict = facts.verdict();
+    verdict.says(AtRisk, &["Backup 2 is not usable", "acknowledged as lost (zeroed)"]);
+    assert!(verdict.reasons.iter().all(|reason| !reason.alarms), "{verdict:#?}");
+    assert_eq!(verdict.status, AtRisk);
+}
+
+#[test]
+fn a_rescuable_gap_asks_for_a_copy() {
     let facts = sound().with_broken([broken(1, 8, Status::Missing, "not_archived")]);
     facts
         .verdict()

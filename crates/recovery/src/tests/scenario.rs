@@ -83,9 +83,10 @@ pub fn cluster(backups: Vec<BackupFact>) -> Facts {
     }
 }
 
-pub fn broken(timeline: u32, number: u64, status: Status, problem: &str) -> BrokenSegment {
-    BrokenSegment {
-        segment: segment(timeline, number),
+pub fn broken(timeline: u32, number: u64, status: Status, problem: &str) -> BrokenRun {
+    BrokenRun {
+        first: segment(timeline, number),
+        last: segment(timeline, number),
         status,
         problem: Some(problem.to_owned()).filter(|p| !p.is_empty()),
         noticed_at: ago(3600),
@@ -93,13 +94,13 @@ pub fn broken(timeline: u32, number: u64, status: Status, problem: &str) -> Brok
     }
 }
 
-pub fn missing(number: u64) -> BrokenSegment {
+pub fn missing(number: u64) -> BrokenRun {
     broken(1, number, Status::Missing, "missing")
 }
 
 impl Facts {
     /// The same with these segments not in order.
-    pub fn with_broken(mut self, broken: impl IntoIterator<Item = BrokenSegment>) -> Self {
+    pub fn with_broken(mut self, broken: impl IntoIterator<Item = BrokenRun>) -> Self {
         self.broken.extend(broken);
         self
     }

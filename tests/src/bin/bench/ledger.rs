@@ -2,11 +2,12 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::progress::step;
 use tests::{Cluster, Settings};
 
-use crate::measure::{Line, compare};
+use crate::measure::{Line, TURNS, compare};
+use crate::pgbench;
 
 /// Start and completion of a backup.
 const CALLS: f64 = 2.0;
@@ -25,7 +26,12 @@ pub fn bench() -> Result<Vec<Line>> {
         let what = format!("ledger calls/s, {sessions} at a time");
         let mut ours = || calls_per_second(&cluster, "backstop", sessions);
         let mut peer = || calls_per_second(&cluster, "peer", sessions);
-        lines.push(compare(what, ("pg_backstop", &mut ours), ("PL/pgSQL", &mut peer))?);
+        lines.extend(compare(
+            [what],
+            TURNS,
+            ("pg_backstop", &mut ours),
+            ("PL/pgSQL", &mut peer),
+        )?);
     }
     for schema in ["backstop", "peer"] {
         let ended = cluster.text(&format!(
@@ -41,7 +47,7 @@ pub fn bench() -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-fn calls_per_second(cluster: &Cluster, schema: &str, sessions: usize) -> Result<f64> {
+fn calls_per_second(cluster: &Cluster, schema: &str, sessions: usize) -> Result<[f64; 1]> {
     let script = cluster.place(&format!("{schema}.pgbench"));
     let calls = format!(
         "SELECT backup_id FROM {schema}.record_backup_start() \\gset\n\
@@ -50,17 +56,6 @@ fn calls_per_second(cluster: &Cluster, schema: &str, sessions: usize) -> Result<
     fs::write(&script, calls)?;
     let sessions = sessions.to_string();
     let script = script.display().to_string();
-    transactions_per_second(cluster, &["-n", "-f", &script, "-c", &sessions, "-j", "2", "-T", "2"])
-        .map(|rate| rate * CALLS)
-}
-
-/// What pgbench says it reached.
-pub fn transactions_per_second(cluster: &Cluster, options: &[&str]) -> Result<f64> {
-    let said = cluster.client("pgbench", options)?;
-    let rate = said
-        .split("tps = ")
-        .nth(1)
-        .and_then(|rest| rest.split_whitespace().next());
-    rate.and_then(|rate| rate.parse().ok())
-        .with_context(|| format!("no rate in: {said}"))
+    let run = pgbench::run(cluster, &["-f", &script, "-c", &sessions, "-j", "2", "-T", "2"])?;
+    Ok([run.per_second * CALLS])
 }

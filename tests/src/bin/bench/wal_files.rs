@@ -1,39 +1,43 @@
-//! Verification of archived WAL beside `pg_waldump -q`, which reads the same files and checks every record's CRC.
+//! Verification of archived WAL beside `pg_waldump -q`, which reads the same files and checks every record's CRC, and beside
+//! SHA-256 alone.
 
 use std::fs::File;
+use std::hint::black_box;
+use std::io::Read;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
 use tests::progress::step;
 use tests::{Cluster, Settings, Shutdown, process};
 use wal::{Handover, Hashing, Major, SegmentName, SegmentReader, SegmentSize, SegmentVerifier, WalFormat};
 
-use crate::measure::{Line, compare};
+use crate::measure::{Cost, Line, TURNS, compare};
 
-const SEGMENT_MB: u32 = 16;
-const ENOUGH: usize = (1 << 30) / (SEGMENT_MB as usize * (1 << 20)) + 1;
+/// MB.
+const ENOUGH: usize = 1 << 10;
 
 pub fn bench() -> Result<Vec<Line>> {
-    let archive = step("writing 1 GB of WAL", Archive::make)?;
-    let files = archive.files.len();
-    println!("{files} segments of {SEGMENT_MB} MB");
     let mut lines = Vec::new();
-    for (hashing, what) in [
-        (Hashing::None, "WAL verified, MB/s"),
-        (Hashing::Sha256, "WAL verified and hashed, MB/s"),
-    ] {
-        let name = if hashing == Hashing::None {
-            "crates/wal"
-        } else {
-            "crates/wal with SHA-256"
-        };
-        let mut ours = || archive.rate(|| archive.verify(hashing));
-        let mut peer = || archive.rate(|| archive.waldump());
-        lines.push(compare(
-            what.to_owned(),
-            (name, &mut ours),
-            ("pg_waldump -q", &mut peer),
+    for segment_mb in [16, 1] {
+        let what = format!("writing 1 GB of WAL in segments of {segment_mb} MB");
+        let archive = step(&what, || Archive::make(segment_mb))?;
+        let what = ["s", "s of CPU"].map(|time| format!("WAL in segments of {segment_mb} MB, MB/{time}"));
+        let mut waldump = || archive.rates(|| archive.waldump());
+        let mut check = || archive.rates(|| archive.verify(Hashing::None));
+        let mut check_and_hash = || archive.rates(|| archive.verify(Hashing::Sha256));
+        let mut hash = || archive.rates(|| archive.hash());
+        lines.extend(compare(
+            what.clone(),
+            TURNS,
+            ("checked", &mut check),
+            ("pg_waldump -q", &mut waldump),
+        )?);
+        lines.extend(compare(
+            what,
+            TURNS,
+            ("checked and hashed", &mut check_and_hash),
+            ("SHA-256 alone", &mut hash),
         )?);
     }
     Ok(lines)
@@ -47,15 +51,16 @@ struct Archive {
 }
 
 impl Archive {
-    fn make() -> Result<Self> {
+    fn make(segment_mb: u32) -> Result<Self> {
         let mut cluster = Cluster::start(
             Settings::new()
                 .without_library()
-                .segment_mb(SEGMENT_MB)
+                .segment_mb(segment_mb)
                 .set("max_wal_size", "4GB"),
         )?;
         cluster.client("pgbench", &["-i", "-q", "-s", "20"])?;
-        while cluster.archive().segments()?.len() < ENOUGH + 1 {
+        let enough = ENOUGH / usize::try_from(segment_mb)? + 1;
+        while cluster.archive().segments()?.len() < enough {
             // Both kinds of WAL: many small records, and full pages after a checkpoint.
             cluster.client("pgbench", &["-c", "4", "-j", "2", "-t", "5000"])?;
             cluster.text("CHECKPOINT")?;
@@ -65,7 +70,7 @@ impl Archive {
             .text("SELECT system_identifier FROM pg_control_system()")?
             .parse()?;
         cluster.stop(Shutdown::Fast)?;
-        let size = SegmentSize::new(SEGMENT_MB << 20)?;
+        let size = SegmentSize::new(segment_mb << 20)?;
         let major = Major::from_number(cluster.server().major()).context("a major that crates/wal knows")?;
         let files = cluster
             .archive()
@@ -73,7 +78,6 @@ impl Archive {
             .into_iter()
             .map(|name| Ok((SegmentName::parse(&name, size)?, cluster.archive().file(&name))))
             .collect::<Result<Vec<_>>>()?;
-        ensure!(files.len() >= ENOUGH, "only {} segments", files.len());
         Ok(Self {
             format: WalFormat::new(major, size, system),
             files,
@@ -81,12 +85,10 @@ impl Archive {
         })
     }
 
-    /// MB a second that `read` gets through.
-    fn rate(&self, read: impl FnOnce() -> Result<()>) -> Result<f64> {
-        let started = Instant::now();
-        read()?;
-        let seconds = started.elapsed().as_secs_f64();
-        Ok(self.files.len() as f64 * f64::from(SEGMENT_MB) / seconds)
+    /// MB a second, and a second of processor time, that `read` gets through.
+    fn rates(&self, read: impl FnOnce() -> Result<()>) -> Result<[f64; 2]> {
+        let bytes = self.files.len() as f64 * self.format.segment_size.bytes() as f64;
+        Ok(Cost::of(read)?.rates(bytes / f64::from(1 << 20)))
     }
 
     fn verify(&self, hashing: Hashing) -> Result<()> {
@@ -98,6 +100,24 @@ impl Archive {
                 Ok(summary) => handover = Some(summary.handover),
                 Err(fault) => bail!("{name}: {}", fault.sentence),
             }
+        }
+        Ok(())
+    }
+
+    /// The same reads, and nothing but the hash.
+    fn hash(&self) -> Result<()> {
+        let mut chunk = vec![0; SegmentReader::CHUNK];
+        for (_, path) in &self.files {
+            let mut file = File::open(path)?;
+            let mut hasher = Sha256::new();
+            loop {
+                let length = file.read(&mut chunk)?;
+                if length == 0 {
+                    break;
+                }
+                hasher.update(chunk.get(..length).unwrap_or_default());
+            }
+            black_box(hasher.finalize());
         }
         Ok(())
     }

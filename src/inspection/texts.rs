@@ -1,0 +1,243 @@
+//! History and backup history files of the archive: a few lines each, few in number, and read whole.
+
+use super::{Inspection, store_news};
+use crate::access::Opening;
+use crate::catalog;
+use crate::catalog::archive::Unread;
+use crate::detection;
+use crate::error::Result;
+use crate::verification::{Text, TextFinding};
+use archive::chain::{Decision, Held, Loss};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use wal::WalFileName;
+
+/// So many files are looked at again in each look, in turn.
+const ROUND: usize = 256;
+
+/// What is known of them from one look to the next.
+#[derive(Default)]
+pub(super) struct Texts {
+    /// Names that have a row; `None` before they were looked up.
+    known: Option<BTreeSet<String>>,
+    /// Where the round of [`ROUND`] goes on.
+    round: Option<String>,
+}
+
+impl Texts {
+    /// The files on which a decision is due, and where the next round goes on.
+    fn due(
+        &self,
+        held: &BTreeMap<String, WalFileName>,
+        needed: &BTreeSet<String>,
+        is_listed: bool,
+    ) -> (BTreeSet<String>, Option<String>) {
+        let none = BTreeSet::new();
+        let known = self.known.as_ref().unwrap_or(&none);
+        let mut due: BTreeSet<&String> = held.keys().filter(|name| !known.contains(*name)).collect();
+        due.extend(needed.iter().filter(|name| !held.contains_key(*name)));
+        // An archive that cannot be listed says of no file that it is not there.
+        if is_listed {
+            due.extend(known.iter().filter(|name| !held.contains_key(*name)));
+        }
+        let after = self.round.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut round: Vec<&String> = held
+            .range::<String, _>((after, Bound::Unbounded))
+            .map(|(name, _)| name)
+            .take(ROUND)
+            .collect();
+        round.extend(held.keys().take(ROUND - round.len()));
+        due.extend(&round);
+        (
+            due.into_iter().cloned().collect(),
+            round.last().map(|name| (*name).clone()),
+        )
+    }
+}
+
+/// A file that was looked up.
+pub struct LookedUp {
+    kind: Option<WalFileName>,
+    name: String,
+    held: Held,
+    needed: bool,
+}
+
+/// What is to be done about them.
+#[derive(Default)]
+pub struct TextNews {
+    /// Read these.
+    pub to_read: Vec<(WalFileName, String)>,
+    absent: Vec<Unread>,
+    forgotten: Vec<String>,
+}
+
+impl TextNews {
+    /// Whether there is nothing to do.
+    pub fn is_silent(&self) -> bool {
+        self.to_read.is_empty() && !self.is_to_be_recorded()
+    }
+
+    /// Whether anything is to be said of files that are not there.
+    pub fn is_to_be_recorded(&self) -> bool {
+        !(self.absent.is_empty() && self.forgotten.is_empty())
+    }
+}
+
+impl Inspection {
+    /// Finds out which files have a row, where that is not known yet. Needs a transaction.
+    pub fn load_texts(&mut self) -> Result<()> {
+        if self.texts.known.is_none() {
+            self.texts.known = Some(catalog::archive::recorded_texts()?.into_iter().collect());
+        }
+        Ok(())
+    }
+
+    /// Looks up the files on which a decision is due: new ones, some of the known ones in turn, and those that should be there
+    /// and are not.
+    ///
+    /// # Errors
+    /// Where the archive cannot be read.
+    pub fn look_up_texts(&mut self) -> Result<Vec<LookedUp>> {
+        let held: BTreeMap<String, WalFileName> = self
+            .access
+            .texts(&self.history, self.size())
+            .into_iter()
+            .map(|(kind, name)| (name, kind))
+            .collect();
+        // A recovery that crosses into a timeline needs its history file. The first timeline's is not asked for: nothing is
+        // before it.
+        let needed: BTreeSet<String> = self
+            .expected
+            .iter()
+            .skip(1)
+            .map(|stretch| format!("{:08X}.history", stretch.timeline.0))
+            .collect();
+        let (due, round) = self.texts.due(&held, &needed, self.access.store().is_some());
+        self.texts.round = round;
+        due.into_iter()
+            .map(|name| {
+                let kind = held.get(&name).copied();
+                Ok(LookedUp {
+                    kind,
+                    held: match kind {
+                        Some(_) => self.access.look_up(&name)?,
+                        None => Held::Absent,
+                    },
+                    needed: needed.contains(&name),
+                    name,
+                })
+            })
+            .collect()
+    }
+
+    /// Decides about files that were looked up. Needs a transaction.
+    pub fn decide_texts(&self, looked_up: Vec<LookedUp>) -> Result<TextNews> {
+        let rows = self.recorded(looked_up.iter().map(|text| text.name.clone()).collect())?;
+        let judge = self.judge();
+        let mut news = TextNews::default();
+        for text in looked_up {
+            let record = rows.get(&text.name);
+            match (judge.decide(&text.name, text.held, record), text.kind) {
+                (Decision::Read(_), Some(kind)) => news.to_read.push((kind, text.name)),
+                (Decision::Await, None) if text.needed => news.absent.push(self.absent_text(&text.name, None)),
+                (Decision::Lose(loss), None) if text.needed => {
+                    news.absent.push(self.absent_text(&text.name, Some(loss)));
+                }
+                (_, None) if !text.needed && record.is_some() => news.forgotten.push(text.name),
+                _ => {}
+            }
+        }
+        Ok(news)
+    }
+
+    fn absent_text(&self, name: &str, loss: Option<Loss>) -> Unread {
+        let timeline = match WalFileName::classify(name, self.size()) {
+            Some(WalFileName::History(timeline)) => timeline.0,
+            _ => self.server.timeline.0,
+        };
+        self.absent_history(name, timeline, loss)
+    }
+
+    /// Enters what was decided about files that are not there. Needs a transaction.
+    pub fn record_texts(&mut self, news: &TextNews) -> Result<()> {
+        catalog::archive::store_unread(&news.absent)?;
+        catalog::archive::forget(news.forgotten.clone())?;
+        if let Some(known) = &mut self.texts.known {
+            known.extend(news.absent.iter().map(|unread| unread.name.clone()));
+            for name in &news.forgotten {
+                known.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a file; `None` if it is not there. `between` is called while a command runs.
+    ///
+    /// # Errors
+    /// Where the archive as a whole cannot be read now.
+    pub fn read_text(
+        &mut self,
+        kind: WalFileName,
+        name: &str,
+        between: &mut dyn FnMut(),
+    ) -> Result<Option<TextFinding>> {
+        let opening = self.read(name, between)?;
+        let text = Text {
+            server: &self.server,
+            history: &self.history,
+            kind,
+            name,
+        };
+        Ok(match opening {
+            Opening::File(opened) => Some(text.look_at(opened)),
+            Opening::Unreadable(sentence) => Some(text.unreadable(&sentence)),
+            Opening::NotThere(_) => None,
+        })
+    }
+
+    /// Stores what a file tells. Needs a transaction.
+    pub fn store_text(&mut self, name: &str, read: Option<&TextFinding>) -> Result<()> {
+        let Some(read) = read else {
+            return self.store_text_not_there(name);
+        };
+        store_news(&read.finding)?;
+        if let Some(known) = &mut self.texts.known {
+            known.insert(name.to_owned());
+        }
+        match &read.backup {
+            Some(backup) => detection::record(&self.server, &self.history, name, backup),
+            None => Ok(()),
+        }
+    }
+
+    /// What restore_command did not bring. Only a history file that the chain needs is missed.
+    fn store_text_not_there(&mut self, name: &str) -> Result<()> {
+        let needed = self
+            .expected
+            .iter()
+            .skip(1)
+            .any(|stretch| name == format!("{:08X}.history", stretch.timeline.0));
+        if self.access.store().is_some() || !needed {
+            return Ok(());
+        }
+        let rows = self.recorded(vec![name.to_owned()])?;
+        let decision = rows
+            .get(name)
+            .map_or(Decision::Await, |record| self.judge().absent(name, record));
+        let absent = match decision {
+            Decision::Await => self.absent_text(name, None),
+            Decision::Lose(loss) => self.absent_text(name, Some(loss)),
+            Decision::Stands | Decision::Waits | Decision::Read(_) => return Ok(()),
+        };
+        self.record_texts(&TextNews {
+            absent: vec![absent],
+            ..TextNews::default()
+        })
+    }
+
+    /// History and backup history files that the archive holds.
+    pub fn held_texts(&self) -> Vec<(WalFileName, String)> {
+        self.access.texts(&self.history, self.size())
+    }
+}

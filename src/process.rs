@@ -1,0 +1,386 @@
+//! The one place that starts a program: bounded in time, at low priority, and never outliving the process that asked.
+//!
+//! Between PostgreSQL's process and the program stands a keeper, a bare fork that holds nothing of the server. It ends the
+//! program, and whatever the program started in its process group, as soon as it is told so or its own parent is gone, be it
+//! by SIGKILL. And it inherits and reaps what the program leaves behind: where the postmaster is process 1, as in many
+//! containers, it would inherit that otherwise, and it takes an unknown child that ended by a signal for a crashed backend
+//! and restarts the server (CleanupBackend() in postmaster.c).
+//!
+//! ```text
+//! backend or worker ── socket ── keeper ── program   (a process group of its own)
+//! ```
+
+use std::cell::RefCell;
+use std::ffi::{CString, c_char, c_int, c_long};
+use std::fs::File;
+use std::io::{self, ErrorKind, PipeReader, Read};
+use std::net::Shutdown;
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use pgrx::prelude::*;
+
+mod keeper;
+
+use keeper::{Keep, Message};
+
+/// As much of what a program prints is kept, the last of it, bytes.
+const KEPT: usize = 4096;
+/// As much is read at a time, bytes: what a pipe holds.
+const READ_AT_ONCE: usize = 64 * 1024;
+// While a program runs it is looked at this often, more and more rarely; its end is noticed at once whatever these are.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// A keeper that has been told to end needs less, unless the kernel cannot end the program: a dead network mount.
+const ENDING: Duration = Duration::from_secs(1);
+
+/// What to start.
+#[derive(Debug)]
+pub struct Program {
+    arguments: Vec<CString>,
+    directory: CString,
+}
+
+/// Why a program did not end by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// The operating system did not start it.
+    #[error("it could not be started: {0}")]
+    NotStarted(#[from] io::Error),
+    /// A command line or path with a zero byte in it.
+    #[error("its command line holds a zero byte")]
+    ZeroByte(#[from] std::ffi::NulError),
+    /// The deadline has passed.
+    #[error("it had not ended after {} s and was ended", .0.as_secs_f64())]
+    TimedOut(Duration),
+    /// The caller found a reason to end it.
+    #[error("{0}")]
+    Stopped(String),
+    /// Its keeper is gone, with it or without.
+    #[error("it was lost: somebody ended the process that watches over it")]
+    Lost,
+}
+
+/// What a program did.
+#[derive(Debug)]
+pub struct Ended<R> {
+    /// How it ended by itself, or why it did not.
+    pub result: R,
+    /// The last 4 kB of what it printed, as it printed them: secrets included.
+    pub said: String,
+}
+
+impl Program {
+    /// A line for the shell, as system() would start it, in `directory`.
+    ///
+    /// # Errors
+    /// Where either holds a zero byte.
+    pub fn shell(line: &str, directory: &std::path::Path) -> Result<Self, ProgramError> {
+        use std::os::unix::ffi::OsStrExt;
+        Ok(Self {
+            arguments: vec![c"/bin/sh".to_owned(), c"-c".to_owned(), CString::new(line)?],
+            directory: CString::new(directory.as_os_str().as_bytes())?,
+        })
+    }
+
+    /// Runs it to its end, or to the end of `timeout`, and reads what it prints.
+    ///
+    /// Its environment is this process's; its standard input is empty; it starts with default signal handling.
+    /// `between` is called at least every 100 ms, to answer interrupts and to end the program early, with a reason.
+    /// Nothing of it runs any more when this returns or unwinds, save what left its process group.
+    pub fn run(
+        &self,
+        timeout: Duration,
+        between: &mut dyn FnMut() -> ControlFlow<String>,
+    ) -> Ended<Result<ExitStatus, ProgramError>> {
+        let mut said = Said::default();
+        let result = self.run_reading(&mut said, timeout, between);
+        Ended {
+            result,
+            said: said.text(),
+        }
+    }
+
+    fn run_reading(
+        &self,
+        said: &mut Said,
+        timeout: Duration,
+        between: &mut dyn FnMut() -> ControlFlow<String>,
+    ) -> Result<ExitStatus, ProgramError> {
+        let began = Instant::now();
+        let (running, mut output) = Running::start(self)?;
+        let mut printed = Printed::Something;
+        let mut wait = SHORTEST_WAIT;
+        loop {
+            if let Some(status) = running.status()? {
+                said.read_rest(&mut output)?;
+                return Ok(status);
+            }
+            let left = timeout.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Err(ProgramError::TimedOut(timeout));
+            }
+            // A program may close its output and go on, or leave it to a process of another group: hence the timeout.
+            match printed {
+                Printed::Something => wait_for(Some(output.as_raw_fd()), wait.min(left)),
+                Printed::TooMuch => wait_for(None, SHORTEST_WAIT),
+                Printed::All => wait_for(Some(running.socket()), wait.min(left)),
+            }
+            wait = (wait * 2).min(LONGEST_WAIT);
+            if printed != Printed::All {
+                printed = said.read(&mut output)?;
+            }
+            if let ControlFlow::Break(reason) = between() {
+                return Err(ProgramError::Stopped(reason));
+            }
+        }
+    }
+}
+
+/// Waits for this process's latch, for something to read if it is given, or for the time to pass.
+fn wait_for(socket: Option<RawFd>, timeout: Duration) {
+    let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    if socket.is_some() {
+        events |= pg_sys::WL_SOCKET_READABLE;
+    }
+    let milliseconds = c_long::try_from(timeout.as_millis()).unwrap_or(1).max(1);
+    // SAFETY: MyLatch belongs to this process, and the caller holds the descriptor open.
+    unsafe {
+        pg_sys::WaitLatchOrSocket(
+            pg_sys::MyLatch,
+            events as c_int,
+            socket.unwrap_or(pg_sys::PGINVALID_SOCKET),
+            milliseconds,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+}
+
+/// How a program's output goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Printed {
+    /// All that there was is read; there may be more.
+    Something,
+    /// It came in such an amount that the program is made to wait: reading on and on would take a core.
+    TooMuch,
+    /// Nobody has it open any more.
+    All,
+}
+
+/// The end of what a program has printed.
+#[derive(Default)]
+struct Said {
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
+impl Said {
+    /// Takes what there is, within reason.
+    fn read(&mut self, output: &mut PipeReader) -> io::Result<Printed> {
+        let mut piece = [0; 4 * KEPT];
+        let mut taken = 0;
+        while taken < READ_AT_ONCE {
+            let read = match output.read(&mut piece) {
+                Ok(0) => return Ok(Printed::All),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock && taken < KEPT => return Ok(Printed::Something),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            taken += read;
+            self.bytes.extend_from_slice(piece.get(..read).unwrap_or_default());
+            let superfluous = self.bytes.len().saturating_sub(KEPT);
+            self.cut |= superfluous > 0;
+            self.bytes.drain(..superfluous);
+        }
+        Ok(Printed::TooMuch)
+    }
+
+    /// Takes what a program that has ended left in the pipe, and no more than a pipe holds: others may go on printing.
+    fn read_rest(&mut self, output: &mut PipeReader) -> io::Result<()> {
+        if self.read(output)? == Printed::TooMuch {
+            self.read(output)?;
+        }
+        Ok(())
+    }
+
+    /// Without the rest of a line that was cut: the word that gives a secret away may have been in front.
+    fn text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
+        if !self.cut {
+            return text.trim().to_owned();
+        }
+        let whole = text
+            .split_once('\n')
+            .or_else(|| text.split_once(char::is_whitespace))
+            .map_or("", |(_, whole)| whole);
+        format!("… {}", whole.trim())
+    }
+}
+
+/// The keeper of the program that runs, and what talks to it.
+struct Keeper {
+    process: libc::pid_t,
+    socket: UnixStream,
+}
+
+thread_local! {
+    // PostgreSQL ends a process without unwinding it, so what is to be ended then must be found from outside.
+    static RUNNING: RefCell<Option<Keeper>> = const { RefCell::new(None) };
+    /// Keepers that could not end their program in time; each ends when the kernel lets go.
+    static LEFT: RefCell<Vec<libc::pid_t>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The right to a running program: ends it when dropped.
+struct Running {
+    socket: RawFd,
+}
+
+impl Running {
+    fn start(program: &Program) -> io::Result<(Self, PipeReader)> {
+        end_with_this_process();
+        LEFT.with_borrow_mut(|left| left.retain(|process| !reaped(*process, libc::WNOHANG)));
+        if RUNNING.with_borrow(Option::is_some) {
+            return Err(io::Error::other("another program of this session runs"));
+        }
+        let null = File::open("/dev/null")?;
+        let (output, printed) = io::pipe()?;
+        set_nonblocking(output.as_raw_fd())?;
+        let (socket, end) = UnixStream::pair()?;
+        socket.set_nonblocking(true)?;
+        let arguments: Vec<*const c_char> = program
+            .arguments
+            .iter()
+            .map(|argument| argument.as_ptr())
+            .chain([std::ptr::null()])
+            .collect();
+        let keep = Keep {
+            arguments: &arguments,
+            directory: &program.directory,
+            input: null.as_raw_fd(),
+            output: printed.as_raw_fd(),
+            socket: end.as_raw_fd(),
+        };
+        // SAFETY: the child makes system calls only and never comes back; signals are let in again here as they were.
+        let process = unsafe {
+            let mut all = std::mem::zeroed();
+            let mut before = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::sigprocmask(libc::SIG_SETMASK, &all, &mut before);
+            let process = libc::fork();
+            let error = io::Error::last_os_error();
+            if process == 0 {
+                keep.forever();
+            }
+            libc::sigprocmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+            if process < 0 {
+                return Err(error);
+            }
+            process
+        };
+        let running = Self {
+            socket: socket.as_raw_fd(),
+        };
+        RUNNING.set(Some(Keeper { process, socket }));
+        Ok((running, output))
+    }
+
+    /// Becomes readable when the program ends.
+    fn socket(&self) -> RawFd {
+        self.socket
+    }
+
+    /// How the program has ended, if it has.
+    fn status(&self) -> Result<Option<ExitStatus>, ProgramError> {
+        RUNNING.with_borrow(|keeper| {
+            let Some(keeper) = keeper else {
+                return Err(ProgramError::Lost);
+            };
+            let mut message = [0; 8];
+            match (&keeper.socket).read(&mut message) {
+                Ok(8) => Message::from(message).into_status().map(Some),
+                Ok(_) => Err(ProgramError::Lost),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+                Err(_) => Err(ProgramError::Lost),
+            }
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        stop();
+    }
+}
+
+/// Ends the program that runs, if one does. Waits no longer than [`ENDING`].
+fn stop() {
+    let Ok(Some(keeper)) = RUNNING.try_with(|running| running.take()) else {
+        return;
+    };
+    // Even a keeper that hears nothing of this sees the socket closed.
+    let _ = keeper.socket.shutdown(Shutdown::Write);
+    let asked = Instant::now();
+    let mut ended = false;
+    while let Some(left) = ENDING.checked_sub(asked.elapsed()).filter(|_| !ended) {
+        let mut awaited = libc::pollfd {
+            fd: keeper.socket.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one valid entry; a signal ends the wait early.
+        unsafe { libc::poll(&mut awaited, 1, c_int::try_from(left.as_millis()).unwrap_or(1000) + 1) };
+        // A status that nobody waited for may come before the end.
+        ended = matches!((&keeper.socket).read(&mut [0; 8]), Ok(0));
+    }
+    if !(ended && reaped(keeper.process, 0)) {
+        let _ = LEFT.try_with(|left| left.borrow_mut().push(keeper.process));
+    }
+}
+
+/// Takes the keeper off the kernel's list; `false` if it still runs.
+fn reaped(keeper: libc::pid_t, flags: c_int) -> bool {
+    loop {
+        // SAFETY: a child of this process that nobody else waits for; its status is of no interest.
+        let answer = unsafe { libc::waitpid(keeper, std::ptr::null_mut(), flags) };
+        match answer {
+            -1 if io::Error::last_os_error().kind() == ErrorKind::Interrupted => {}
+            // An error: there is no such child, for example because the process ignores SIGCHLD.
+            answer => return answer != 0,
+        }
+    }
+}
+
+/// Has a program end with this process, however PostgreSQL ends it: FATAL errors and shutdowns unwind nothing.
+fn end_with_this_process() {
+    thread_local! {
+        static ARRANGED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    if !ARRANGED.replace(true) {
+        // SAFETY: the callback is a plain function that raises no error.
+        unsafe { pg_sys::before_shmem_exit(Some(stop_at_exit), pg_sys::Datum::from(0)) };
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn stop_at_exit(_code: c_int, _argument: pg_sys::Datum) {
+    stop();
+}
+
+fn set_nonblocking(descriptor: RawFd) -> io::Result<()> {
+    // SAFETY: flags of a descriptor that the caller holds open.
+    let set = unsafe {
+        let flags = libc::fcntl(descriptor, libc::F_GETFL);
+        libc::fcntl(descriptor, libc::F_SETFL, flags | libc::O_NONBLOCK)
+    };
+    if set < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
