@@ -203,7 +203,6 @@ impl Store {
         self.readings
     }
 
-    /// The directory that everything lies in.
     /// Whether its root can be read now, whatever was read of it before.
     ///
     /// # Errors
@@ -214,9 +213,10 @@ impl Store {
 
     /// Where a file of it lies.
     pub fn path_of(&self, file: &StoredFile) -> PathBuf {
-        self.path().join(&file.name)
+        self.base.join(&file.name)
     }
 
+    /// The directory that everything lies in.
     fn path(&self) -> PathBuf {
         path_below(&self.base, self.below)
     }
