@@ -17,6 +17,8 @@ mod local_copy;
 
 pub use local_copy::LocalCopy;
 
+// So many segments' worth of what is behind a segment's end is decompressed to see how it ends.
+const LONGEST_EXCESS: u64 = 4;
 // History and backup history files are a few lines of text. What is larger is none.
 const LONGEST_TEXT: u64 = 64 * 1024;
 
@@ -67,6 +69,12 @@ impl Subject<'_> {
             let mut both = Comparison::new(&mut content, local.as_ref().map(LocalCopy::file));
             let outcome = reader.verify(&mut both, verifier, &mut |bytes| callback.run(|| between(bytes)));
             let (compared, difference) = (both.compared(), both.difference());
+            // Damage inside a compressed file can make more of it than there was; what is wrong shows where it ends.
+            if outcome.bytes > self.name.size.bytes() {
+                content.read_on(self.name.size.bytes() * LONGEST_EXCESS, &mut |bytes| {
+                    callback.run(|| between(bytes));
+                });
+            }
             (outcome, compared, difference, content.failure)
         });
         let (outcome, compared, difference, failure) = match read {
@@ -169,6 +177,17 @@ struct DecompressionWatch<R> {
 impl<R> DecompressionWatch<R> {
     fn new(read: R) -> Self {
         Self { read, failure: None }
+    }
+}
+
+impl<R: Read> DecompressionWatch<R> {
+    /// Reads to the end, or so many bytes, and keeps nothing.
+    fn read_on(&mut self, most: u64, on_piece: &mut dyn FnMut(usize)) {
+        let mut piece = [0; 16 << 10];
+        let mut rest = self.take(most);
+        while let Ok(bytes @ 1..) = rest.read(&mut piece) {
+            on_piece(bytes);
+        }
     }
 }
 

@@ -128,6 +128,7 @@ run_demo() {
 run_bench() {
     one_at_a_time
     set_up
+    pgrx-config/setup.sh --peers
     local config
     config=$(newest_server)
     for_server "$config" install --release

@@ -86,7 +86,7 @@ impl Store {
             Layout::WalG => walg_directory(base)?,
             Layout::Flat | Layout::PgBackRest | Layout::Barman => "",
         };
-        let root = base.join(below);
+        let root = path_below(base, below);
         let identity = Directory::root(&root)?.stamp()?.root;
         let mut store = Self {
             layout,
@@ -203,7 +203,6 @@ impl Store {
         self.readings
     }
 
-    /// The directory that everything lies in.
     /// Whether its root can be read now, whatever was read of it before.
     ///
     /// # Errors
@@ -214,11 +213,12 @@ impl Store {
 
     /// Where a file of it lies.
     pub fn path_of(&self, file: &StoredFile) -> PathBuf {
-        self.path().join(&file.name)
+        self.base.join(&file.name)
     }
 
+    /// The directory that everything lies in.
     fn path(&self) -> PathBuf {
-        self.base.join(self.below)
+        path_below(&self.base, self.below)
     }
 
     fn find_places(&self) -> Result<Vec<String>, ReadError> {
@@ -391,6 +391,14 @@ fn read(
     }
     let at_rest = stamps.iter().flatten().all(at_rest);
     Ok(Some(stamps.into_boxed_slice()).filter(|stamps| at_rest && **stamps == *expected))
+}
+
+/// Joining an empty name would leave a slash at the end, for everybody to read.
+fn path_below(base: &Path, below: &str) -> PathBuf {
+    match below {
+        "" => base.to_owned(),
+        below => base.join(below),
+    }
 }
 
 fn walg_directory(base: &Path) -> Result<&'static str, ReadError> {

@@ -112,7 +112,7 @@ fn content(bytes: usize) -> Vec<u8> {
 
 #[test]
 fn every_compression_gives_back_what_was_stored() {
-    for bytes in [1, 8192, 3_000_000] {
+    for bytes in [1, 8192, 1_000_000] {
         let content = content(bytes);
         for compression in Compression::ALL {
             let stored = compress(compression, &content);
@@ -183,7 +183,7 @@ fn a_cut_file_is_never_taken_for_a_whole_one() {
     let content = content(200_000);
     for compression in COMPRESSED {
         let stored = compress(compression, &content);
-        let cuts = (0..stored.len()).step_by(stored.len() / 97 + 1);
+        let cuts = (0..stored.len()).step_by(stored.len() / 47 + 1);
         for cut in cuts.chain(stored.len().saturating_sub(40)..stored.len()) {
             let sentence = complaint(compression, &stored[..cut]);
             assert!(!sentence.is_empty());

@@ -200,6 +200,7 @@ fn every_layout_shows_the_same_archive_under_the_servers_own_names() {
         for name in names {
             let looked_at = store.stat(name).unwrap().unwrap();
             assert_eq!(looked_at.name, archive.stored(name));
+            assert_eq!(store.path_of(&looked_at), archive.path(&looked_at.name));
             assert_eq!(text(&mut store, name), name, "{layout:?}");
             assert_eq!(store.read(name).unwrap().1, looked_at);
         }

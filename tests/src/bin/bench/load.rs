@@ -10,12 +10,12 @@ use anyhow::{Result, ensure};
 use postgres::Client;
 use tests::cluster::text_in;
 use tests::progress::step;
-use tests::wait::SOON;
-use tests::{Cluster, Look, Settings, wait_until};
+use tests::{Cluster, Settings};
 
 use crate::cpu;
 use crate::measure::{Line, compare};
 use crate::pgbench::{self, Run};
+use crate::session::{stop_worker, wait_for};
 
 const TURNS: usize = 40;
 const SECONDS: &str = "3";
@@ -48,8 +48,8 @@ pub fn bench() -> Result<Vec<Line>> {
     };
     let mut other_session = cluster.connect()?;
     let mut without = || {
-        cluster.text("SELECT stop_worker()")?;
-        let turn = Turn::of(&cluster, &mut other_session, STOPPED)?;
+        stop_worker(&mut other_session)?;
+        let turn = Turn::of(&cluster, &mut other_session, ARCHIVED)?;
         Ok([turn.run.per_second, turn.per_cpu_second(turn.all)])
     };
     let mut lines = compare(
@@ -77,9 +77,8 @@ pub fn bench() -> Result<Vec<Line>> {
 const CAUGHT_UP: &str = "SELECT pid IS NOT NULL AND last_tick_at > now() - interval '2 s' AND unverified_segments = 0
     AND last_verified_segment = (SELECT left(last_archived_wal, 24) FROM pg_stat_archiver)
     AND NOT EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready') FROM v_worker_status";
-/// The archiver has nothing left to send, and there is no worker.
-const STOPPED: &str = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_backstop worker')
-    AND NOT EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready')";
+/// The archiver has nothing left to send.
+const ARCHIVED: &str = "SELECT NOT EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready')";
 
 /// One run of pgbench, and the processor time of all that has to do with it: pgbench and the whole server with its archiver
 /// and its worker, until they have done with the WAL of this run.
@@ -111,16 +110,4 @@ impl Turn {
 
 fn load(cluster: &Cluster, seconds: &str) -> Result<Run> {
     pgbench::run(cluster, &["-c", "4", "-j", "2", "-T", seconds])
-}
-
-/// In a session that is there already: a new one for every look would cost more than what is measured.
-fn wait_for(session: &mut Client, condition: &str) -> Result<()> {
-    wait_until("a quiet server", SOON, || {
-        let seen = text_in(session, condition)?;
-        Ok(if seen == "t" {
-            Look::Done(())
-        } else {
-            Look::NotYet(seen)
-        })
-    })
 }

@@ -12,6 +12,7 @@ mod many_segments;
 mod measure;
 mod pgbench;
 mod repository;
+mod session;
 mod wal_files;
 
 use std::process::ExitCode;

@@ -17,6 +17,7 @@ use wal::{SegmentName, SegmentSize, Timeline};
 
 use crate::cpu;
 use crate::measure::Line;
+use crate::session::stop_worker;
 
 const SEGMENTS: u64 = 100_000;
 /// Where the hole is.
@@ -107,25 +108,21 @@ impl Archive {
             self.cluster.start_server()?;
             self.cluster.wait_for(&told, "1")?;
             seconds.push(began.elapsed().as_secs_f64());
-            self.cluster.text("SELECT stop_worker()")?;
-            self.worker_is_gone()?;
-            self.cluster.text("TRUNCATE wal_archive")?;
+            let mut session = self.cluster.connect()?;
+            stop_worker(&mut session)?;
+            session.batch_execute("TRUNCATE wal_archive")?;
+            drop(session);
             self.cluster.stop(Shutdown::Fast)?;
         }
         self.store(HOLE)?;
         Ok(seconds)
     }
 
-    fn worker_is_gone(&self) -> Result<()> {
-        let workers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_backstop worker'";
-        self.cluster.wait_for(workers, "0")
-    }
-
     /// Records all segments as verified, as they lie there, and has the worker find nothing to do.
     fn make_known(&mut self) -> Result<()> {
         self.cluster.start_server()?;
-        self.cluster.text("SELECT stop_worker()")?;
-        self.worker_is_gone()?;
+        let mut session = self.cluster.connect()?;
+        stop_worker(&mut session)?;
         let mut rows = String::new();
         for number in 1..=SEGMENTS {
             let name = self.name(number);
@@ -136,7 +133,6 @@ impl Archive {
             let (start, end, bytes) = (name.start(), name.end(), file.len());
             writeln!(rows, "{name}\t1\t{start}\t{end}\tverified\t{bytes}\t{changed_at}\tnow")?;
         }
-        let mut session = self.cluster.connect()?;
         session.batch_execute("TRUNCATE wal_archive")?;
         let mut copy = session.copy_in(
             "COPY wal_archive (segment_name, timeline_id, start_lsn, end_lsn, status, stored_bytes, stored_changed_at, verified_at) FROM STDIN",

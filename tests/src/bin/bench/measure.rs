@@ -100,7 +100,7 @@ impl Line {
     /// The titles above the lines.
     pub fn header() -> String {
         format!(
-            "{:<43} {:>5} {:<38} {:<38} {}",
+            "{:<47} {:>5} {:<36} {:<38} {}",
             "what is measured", "turns", "ours", "peer", "ratio"
         )
     }
@@ -112,7 +112,7 @@ impl fmt::Display for Line {
         let digits = if median < 10.0 { 3 } else { 0 };
         write!(
             f,
-            "{:<43} {:>5} {:<38} {:<38} {median:.digits$} ({low:.digits$}–{high:.digits$})",
+            "{:<47} {:>5} {:<36} {:<38} {median:.digits$} ({low:.digits$}–{high:.digits$})",
             self.what, self.turns, self.ours, self.peer
         )
     }
