@@ -48,7 +48,7 @@ impl Site {
         cluster.set("pg_backstop.archive_source", &source)?;
         cluster.reload()?;
         process::run(&mut pgbackrest.command("backup")?)?;
-        process::run(&mut barman.command("backup", &["--wait"])?)?;
+        process::run(&mut barman.command("backup", &[])?)?;
         let backup = process::run(&mut barman.command("list-backup", &["--minimal"])?)?;
         cluster.client("pgbench", &["-i", "-q", "-s", "1"])?;
         cluster.client("pgbench", &["-c", "2", "-t", "300"])?;
