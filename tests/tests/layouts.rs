@@ -201,8 +201,9 @@ fn it_is_found_by_itself(layout: Layout) -> Result<()> {
 }
 
 macro_rules! promises {
-    ($($promise:ident($check:ident): $layout:expr;)*) => {
+    ($($(#[$attribute:meta])* $promise:ident($check:ident): $layout:expr;)*) => {
         $(#[test]
+        $(#[$attribute])*
         fn $promise() -> Result<()> {
             $check($layout)
         })*
@@ -212,25 +213,37 @@ macro_rules! promises {
 promises! {
     faults_in_a_directory_filled_by_cp_are_found(every_fault_is_found_and_mended): Layout::Directory(None);
     faults_in_a_directory_filled_by_gzip_are_found(every_fault_is_found_and_mended): Layout::Directory(Some(Codec::Gzip));
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_a_directory_filled_by_bzip2_are_found(every_fault_is_found_and_mended): Layout::Directory(Some(Codec::Bzip2));
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_a_directory_filled_by_xz_are_found(every_fault_is_found_and_mended): Layout::Directory(Some(Codec::Xz));
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_a_directory_filled_by_zstd_are_found(every_fault_is_found_and_mended): Layout::Directory(Some(Codec::Zstd));
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_a_directory_filled_by_lz4_are_found(every_fault_is_found_and_mended): Layout::Directory(Some(Codec::Lz4));
     faults_in_a_directory_of_basic_archive_are_found(every_fault_is_found_and_mended): Layout::BasicArchive;
     faults_in_a_directory_of_pg_receivewal_are_found(every_fault_is_found_and_mended): Layout::ReceiveWal(None);
     faults_in_a_directory_of_pg_receivewal_with_gzip_are_found(every_fault_is_found_and_mended): Layout::ReceiveWal(Some(Codec::Gzip));
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_a_directory_of_pg_receivewal_with_lz4_are_found(every_fault_is_found_and_mended): Layout::ReceiveWal(Some(Codec::Lz4));
     faults_in_a_repository_of_pgbackrest_are_found(every_fault_is_found_and_mended): Layout::PgBackRest(None);
     faults_in_a_repository_of_pgbackrest_with_gz_are_found(every_fault_is_found_and_mended): Layout::PgBackRest(Some(Codec::Gzip));
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_a_repository_of_pgbackrest_with_lz4_are_found(every_fault_is_found_and_mended): Layout::PgBackRest(Some(Codec::Lz4));
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_a_repository_of_pgbackrest_with_zst_are_found(every_fault_is_found_and_mended): Layout::PgBackRest(Some(Codec::Zstd));
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_a_repository_of_pgbackrest_with_bz2_are_found(every_fault_is_found_and_mended): Layout::PgBackRest(Some(Codec::Bzip2));
     faults_in_barmans_wals_are_found(every_fault_is_found_and_mended): Layout::Barman(None);
     faults_in_barmans_wals_with_gzip_are_found(every_fault_is_found_and_mended): Layout::Barman(Some(Codec::Gzip));
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_barmans_wals_with_bzip2_are_found(every_fault_is_found_and_mended): Layout::Barman(Some(Codec::Bzip2));
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_barmans_wals_with_pigz_are_found(every_fault_is_found_and_mended): Layout::Barman(Some(Codec::Pigz));
     faults_in_wal_gs_directory_with_lz4_are_found(every_fault_is_found_and_mended): Layout::WalG(Codec::Lz4);
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_wal_gs_directory_with_zstd_are_found(every_fault_is_found_and_mended): Layout::WalG(Codec::Zstd);
+    #[ignore = "a further compression of a layout: tested with the newest server of a run"]
     faults_in_wal_gs_directory_with_brotli_are_found(every_fault_is_found_and_mended): Layout::WalG(Codec::Brotli);
     faults_behind_restore_command_are_found(every_fault_is_found_and_mended): Layout::RestoreCommand(None);
     faults_behind_a_decompressing_restore_command_are_found(every_fault_is_found_and_mended): Layout::RestoreCommand(Some(Codec::Gzip));
