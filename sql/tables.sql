@@ -200,6 +200,7 @@ CREATE TABLE wal_archive (
     record_count backstop_count,
     data_bytes backstop_count,
     sound_sha256 text,
+    system_identifier bigint,
     status_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE wal_archive IS 'one row for each archived segment, timeline history and backup history file: what verification found';
@@ -211,6 +212,7 @@ COMMENT ON COLUMN wal_archive.first_commit_at IS 'time of the first commit in th
 COMMENT ON COLUMN wal_archive.stored_changed_at IS 'when the stored file was last changed (its ctime): a later one means that it must be looked at again';
 COMMENT ON COLUMN wal_archive.data_bytes IS 'bytes of WAL in it: a segment, or less where a switch ended it early';
 COMMENT ON COLUMN wal_archive.sound_sha256 IS 'SHA-256 of the content that was verified first, or that is in pg_wal: any other content under this name is not the segment';
+COMMENT ON COLUMN wal_archive.system_identifier IS 'of the cluster whose archive was looked at: what a dump brings into another cluster is forgotten there';
 COMMENT ON COLUMN wal_archive.handover IS 'what verifying the next segment needs to know of the end of this one';
 CREATE INDEX wal_archive_position ON wal_archive (timeline_id, end_lsn);
 CREATE INDEX wal_archive_text ON wal_archive (segment_name) WHERE start_lsn IS NULL;

@@ -24,16 +24,20 @@ impl Assessment {
         let archive_mode = server::setting(c"archive_mode").unwrap_or_default();
         let source = choose_source(server).map(|derived| derived.source);
         let unreadable = source.as_ref().ok().and_then(|source| trouble(source, server));
+        let history = server.history()?;
+        let mut broken_histories = facts::broken_histories()?;
+        // What is wrong with another branch's is no trouble of this server's.
+        broken_histories.retain(|broken| history.contains(broken.timeline));
         let facts = Facts {
             now: Utc::now(),
             size: server.format.segment_size,
-            history: server.history()?,
+            history,
             flush: (!server.standby).then_some(server.flush),
             is_standby: server.standby,
             backups: facts::backups(server.system_identifier())?,
             broken: facts::broken_runs(server.format.segment_size, settings::archive_grace())?,
             extents: facts::extents()?,
-            broken_histories: facts::broken_histories()?,
+            broken_histories,
             receivers: facts::receivers()?,
             archiver: Archiver {
                 mode_on: matches!(archive_mode.as_str(), "on" | "always"),

@@ -114,6 +114,9 @@ pub enum Error {
     /// The archive cannot be read, or nothing says where it is.
     #[error("{0}")]
     Archive(String),
+    /// A file of the archive could not be fetched; others may be.
+    #[error("{0}")]
+    Fetch(String),
     /// The server's own files or settings are not as they should be.
     #[error("{0}")]
     Server(String),
@@ -156,7 +159,7 @@ impl Error {
 
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
-            Self::Archive(_) => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::Archive(_) | Self::Fetch(_) => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::WorkerNotStarted(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
             Self::OtherVersion { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Server(_) => PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,

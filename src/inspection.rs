@@ -31,7 +31,7 @@ const LOT_TO_READ: u64 = 1 << 30;
 const ROUND: usize = 512;
 /// So many of the newest segments that are lost or no good are looked for again in each look.
 const TROUBLE: usize = 256;
-/// The same where each one looked for costs a process.
+/// So many that are not sound are asked for in each look, in turn, where each costs a process.
 const TROUBLE_UNLISTED: usize = 4;
 
 /// What is known of the archive. All of it can be found again from the tables and the archive.
@@ -56,6 +56,8 @@ pub struct Inspection {
     decided_to: Option<SegmentName>,
     /// Where the round of [`ROUND`] goes on.
     round: Option<SegmentName>,
+    /// The same among those that are not sound, where each costs a process.
+    round_of_trouble: Option<SegmentName>,
     /// Where the search for rows that nothing needs any more goes on.
     outside: (u32, u64),
     server: Server,
@@ -63,6 +65,20 @@ pub struct Inspection {
     ready: BTreeSet<String>,
     local: BTreeSet<String>,
     now: PgTimestamp,
+}
+
+/// News of segments of other branches.
+#[derive(Default)]
+pub struct Strangers {
+    came: Vec<SegmentName>,
+    went: Vec<SegmentName>,
+}
+
+impl Strangers {
+    /// Whether there is none.
+    pub fn is_silent(&self) -> bool {
+        self.came.is_empty() && self.went.is_empty()
+    }
 }
 
 /// What is to be done about some segments.
@@ -90,6 +106,7 @@ impl Inspection {
             strangers: BTreeSet::new(),
             decided_to: None,
             round: None,
+            round_of_trouble: None,
             outside: (0, 0),
             server: server.clone(),
             history: server.history()?,
@@ -102,6 +119,18 @@ impl Inspection {
     /// Whether it is of this archive, as this server would open it.
     pub fn is_of(&self, source: &Source, server: &Server) -> bool {
         self.source == *source && self.server.format == server.format
+    }
+
+    /// Remembers what is on record from before, and forgets what is of another cluster. Needs a transaction; to be called once.
+    pub fn load(&mut self) -> Result<()> {
+        catalog::archive::forget_other_clusters(self.server.system_identifier())?;
+        let most = i64::try_from(2 * LOT).unwrap_or(i64::MAX);
+        self.strangers = catalog::archive::strangers(most)?
+            .iter()
+            .filter_map(|name| self.segment(name))
+            .collect();
+        self.texts = Texts::load()?;
+        Ok(())
     }
 
     /// Gathers the facts of this moment, in the order that [`archive::chain`] asks for.
@@ -156,7 +185,11 @@ impl Inspection {
 
     /// Whether it is of interest: expected, or there all the same.
     fn matters(&self, segment: &SegmentName) -> bool {
-        self.expected.iter().any(|stretch| stretch.contains(segment)) || self.access.holds(segment) == Some(true)
+        self.is_expected(segment) || self.access.holds(segment) == Some(true)
+    }
+
+    fn is_expected(&self, segment: &SegmentName) -> bool {
+        self.expected.iter().any(|stretch| stretch.contains(segment))
     }
 
     /// The oldest WAL that a backup needs. Every change of a backup is an event of the ledger: without a new one, and on the same
@@ -181,26 +214,29 @@ impl Inspection {
     /// The first lot of segments on which a decision is due: those that are looked at in each look, and what else there is room
     /// for. What is due after them, [`Inspection::next_lot`] gives.
     pub fn first_lot(&mut self) -> Vec<SegmentName> {
-        let is_listed = self.access.store().is_some();
-        let trouble = if is_listed { TROUBLE } else { TROUBLE_UNLISTED };
         self.decided_to = None;
         let mut lot: BTreeSet<SegmentName> = self.next_lot().into_iter().collect();
-        lot.extend(self.index.newest(State::Lost, trouble));
-        lot.extend(self.index.newest(State::Bad, trouble));
+        let (settled, trouble) = match self.access.store() {
+            Some(_) => {
+                lot.extend(self.index.newest(State::Lost, TROUBLE));
+                lot.extend(self.index.newest(State::Bad, TROUBLE));
+                (&[State::Sound, State::Bad, State::Lost][..], &[][..])
+            }
+            // Each that is not sound costs a process; of the others only the row is looked at, which somebody may have changed.
+            None => (&[State::Sound][..], &[State::Bad, State::Lost][..]),
+        };
         lot.extend(
             self.ready
                 .iter()
                 .filter_map(|name| self.segment(name))
                 .filter(|segment| self.index.state(segment) == State::Lost),
         );
-        let round = self.index.round(self.round, ROUND);
+        let round = self.index.round(settled, self.round, ROUND);
         self.round = round.last().copied();
-        // Each that is not sound would cost a process; of the others only the row is looked at, which somebody else may have changed.
-        lot.extend(
-            round
-                .into_iter()
-                .filter(|segment| is_listed || self.index.state(segment) == State::Sound),
-        );
+        lot.extend(round);
+        let asked_for = self.index.round(trouble, self.round_of_trouble, TROUBLE_UNLISTED);
+        self.round_of_trouble = asked_for.last().copied();
+        lot.extend(asked_for);
         lot.into_iter().filter(|segment| self.matters(segment)).collect()
     }
 
@@ -285,7 +321,9 @@ impl Inspection {
                     // Not the file's fault, perhaps: permissions and network mounts come back.
                     Some(problem) if problem == Problem::Unreadable.as_str() => true,
                     // What was another branch's history when it was read may be ours after a promotion.
-                    Some(problem) if problem == Problem::ForeignTimeline.as_str() => self.is_our_history(&row.name),
+                    Some(problem) if problem == Problem::ForeignTimeline.as_str() && self.is_our_history(&row.name) => {
+                        true
+                    }
                     _ => self.access.store().is_none(),
                 },
             absent: matches!(problem, Some("missing" | "not_archived" | "missing_history")),
@@ -321,39 +359,52 @@ impl Inspection {
         self.changed = false;
     }
 
-    /// Segments of other branches that the archive holds and that have no row yet, as far as is known.
-    pub fn new_strangers(&self) -> Vec<SegmentName> {
+    /// Segments of other branches that came since they were last recorded, and those that went.
+    ///
+    /// # Errors
+    /// Where the server cannot be asked how far it is.
+    pub fn news_of_strangers(&self) -> Result<Strangers> {
         let Some(store) = self.access.store() else {
-            return Vec::new();
+            return Ok(Strangers::default());
         };
-        store
-            .strangers()
-            .newest
-            .iter()
-            .filter(|segment| !self.strangers.contains(*segment) && !self.index.covers(segment))
-            .copied()
-            .collect()
+        let here = &store.strangers().newest;
+        // The archive was listed after the server had been asked; meanwhile it may have archived more.
+        let flush = Server::observe()?.flush;
+        let is_ours_by_now =
+            |segment: &SegmentName| segment.timeline == self.server.timeline && segment.start() <= flush;
+        Ok(Strangers {
+            came: here
+                .iter()
+                .filter(|segment| !self.strangers.contains(segment) && !self.index.covers(segment))
+                .filter(|segment| !is_ours_by_now(segment))
+                .copied()
+                .collect(),
+            went: self.strangers.difference(here).copied().collect(),
+        })
     }
 
     /// Enters segments of other branches, by their names alone: nothing here needs them. Needs a transaction.
-    pub fn record_strangers(&mut self, strangers: &[SegmentName]) -> Result<()> {
-        let known = self.recorded(strangers.iter().map(ToString::to_string).collect())?;
-        let unread: Vec<Unread> = strangers
+    pub fn record_strangers(&mut self, news: &Strangers) -> Result<()> {
+        let known = self.recorded(news.came.iter().map(ToString::to_string).collect())?;
+        let unread: Vec<Unread> = news
+            .came
             .iter()
             .filter(|segment| !known.contains_key(&segment.to_string()))
             .map(|segment| self.stranger(segment))
             .collect();
         catalog::archive::store_unread(&unread)?;
-        self.strangers = self
-            .access
-            .store()
-            .map(|store| store.strangers().newest.clone())
-            .unwrap_or_default();
+        let is_left = |segment: &&SegmentName| !self.index.covers(segment);
+        let went = news.went.iter().filter(is_left).map(ToString::to_string).collect();
+        catalog::archive::forget(went)?;
+        self.strangers.extend(&news.came);
+        for segment in &news.went {
+            self.strangers.remove(segment);
+        }
         Ok(())
     }
 
-    /// Rows of segments that are neither expected nor in the archive any more. Needs a transaction.
-    pub fn forgettable(&mut self) -> Result<Vec<String>> {
+    /// Names of segments that have a row and are not expected: some of them, in turn. Needs a transaction.
+    pub fn unneeded(&mut self) -> Result<Vec<String>> {
         if self.access.store().is_none() {
             return Ok(Vec::new());
         }
@@ -365,9 +416,18 @@ impl Inspection {
         let most = i64::try_from(LOT).unwrap_or(i64::MAX);
         let (names, last) = catalog::archive::outside(&stretches, self.outside, most)?;
         self.outside = last.filter(|_| names.len() == LOT).unwrap_or_default();
+        Ok(names)
+    }
+
+    /// Those of them that are not in the archive.
+    ///
+    /// # Errors
+    /// Where the archive cannot be read.
+    pub fn gone(&mut self, names: Vec<String>) -> Result<Vec<String>> {
         let mut gone = Vec::new();
         for name in names {
-            if self.access.look_up(&name)? == Held::Absent {
+            // Left over from before a change of the segment size: a name that means nothing now.
+            if self.segment(&name).is_none() || self.access.look_up(&name)? == Held::Absent {
                 gone.push(name);
             }
         }
@@ -385,6 +445,11 @@ impl Inspection {
     /// The segment of this name, if it is one.
     pub fn segment(&self, name: &str) -> Option<SegmentName> {
         SegmentName::parse(name, self.size()).ok()
+    }
+
+    /// Has a segment wait for the next look.
+    pub fn put_off(&mut self, segment: &SegmentName) {
+        self.index.set(segment, State::Awaited);
     }
 
     /// Segments without a verdict that are expected, or there.
@@ -452,15 +517,15 @@ impl Inspection {
             timeline: self.history.timeline_of_segment(next.number, next.size),
             ..next
         };
-        if self.index.state(&next) != State::Sound || finding.handover.is_none() {
+        if !matches!(self.index.state(&next), State::Sound | State::Bad) || finding.handover.is_none() {
             return Ok(None);
         }
         let before = catalog::archive::handover(&finding.name)?;
         Ok((before != finding.handover).then_some(next))
     }
 
-    /// Stores what came of reading a segment. Needs a transaction.
-    pub fn store(&mut self, segment: SegmentName, looked: &Looked) -> Result<()> {
+    /// Stores what came of reading a segment, and gives the segment after it if that has to be read again. Needs a transaction.
+    pub fn store(&mut self, segment: SegmentName, looked: &Looked) -> Result<Option<SegmentName>> {
         match looked {
             Looked::Found(finding) => {
                 let repeat = self.successor_to_repeat(segment, finding)?;
@@ -468,12 +533,16 @@ impl Inspection {
                 let sound = finding.status == Status::Verified.as_str();
                 self.index.set(&segment, if sound { State::Sound } else { State::Bad });
                 if let Some(repeat) = repeat {
+                    // On record, for whoever is to do it may not live to do it.
+                    let detail =
+                        format!("{repeat} is read again: what it follows upon, {segment}, has been verified anew.");
+                    catalog::archive::read_anew(&repeat.to_string(), &detail)?;
                     self.index.set(&repeat, State::Queued);
                 }
+                Ok(repeat)
             }
-            Looked::NotThere(sentence) => self.store_not_there(segment, sentence)?,
+            Looked::NotThere(sentence) => self.store_not_there(segment, sentence).map(|()| None),
         }
-        Ok(())
     }
 
     /// What is not there although it was listed, the next look will find missing. Of an archive that cannot be listed, this is
@@ -485,6 +554,9 @@ impl Inspection {
         let Some(record) = rows.get(&name).filter(|_| self.access.store().is_none()) else {
             return Ok(());
         };
+        if !self.is_expected(&segment) {
+            return catalog::archive::forget(vec![name]);
+        }
         let decision = self.judge().absent(&name, record);
         if let Some(unread) = self.unread(&segment, Held::Absent, decision, Some(record)) {
             let detail = format!("{} {sentence}", unread.detail);
@@ -515,9 +587,11 @@ impl Decided {
     /// worker's own writing can bring about.
     pub fn routine(&self) -> Option<Lsn> {
         let mut first = None;
-        for (segment, _, decision, record) in &self.segments {
+        for (segment, held, decision, record) in &self.segments {
             match decision {
                 Decision::Stands | Decision::Waits => continue,
+                // Tried again in each look, and news only if something else is found.
+                Decision::Read(_) if record.as_ref().is_some_and(|record| is_retry(record, *held)) => continue,
                 Decision::Await if record.is_none() => {}
                 Decision::Read(Why::New) => {}
                 _ => return None,
@@ -542,6 +616,11 @@ fn store_news(finding: &Finding) -> Result<()> {
         catalog::archive::store(finding)?;
     }
     Ok(())
+}
+
+/// Whether a file is read only because it was no good or not to be had, and may be better now.
+fn is_retry(record: &Recorded, held: Held) -> bool {
+    record.status.is_bad() && (held == Held::Unlisted || record.due || !record.absent && record.mark.is_none())
 }
 
 /// What a verdict on record says, where it stands.

@@ -54,7 +54,7 @@ pub struct FetchedFile {
 /// exited with a code above 125. Where it was ended because of the time it took or the room. Nothing is known of the file then.
 pub fn fetch(server: &Server, command: &str, name: &str, between: &mut dyn FnMut()) -> Result<Fetched> {
     // In front of what the program was about to say, secrets may stand in the command itself.
-    let failed = |what: &str| Error::Archive(format!("restore_command cannot fetch {name}: {what}"));
+    let failed = |what: &str| Error::Fetch(format!("restore_command cannot fetch {name}: {what}"));
     let data = server.data_directory();
     let scratch = ScratchDirectory::make(data)
         .map_err(|error| failed(&format!("no directory for it can be made in base/pgsql_tmp: {error}")))?;

@@ -10,6 +10,7 @@ use crate::server::Server;
 use archive::chain::Memory;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::collections::BTreeSet;
 use wal::{PgTimestamp, SegmentName, SegmentSize};
 
 /// Reads the archived segments from `from_segment` to `to_segment` again (all where an end is not given, history and backup
@@ -135,8 +136,8 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     let mut inspection = Inspection::open(&source, &server, Memory::new(PgTimestamp(i64::MIN)))?;
     // SAFETY: reads the clock.
     inspection.gather(&server, PgTimestamp(unsafe { pg_sys::GetCurrentTimestamp() }))?;
+    inspection.load()?;
     inspection.expect()?;
-    inspection.load_texts()?;
     let looked_up = inspection.look_up_texts()?;
     let texts = inspection.decide_texts(looked_up)?;
     inspection.record_texts(&texts)?;
@@ -160,18 +161,19 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
         pgrx::check_for_interrupts!();
         lot = inspection.next_lot();
     }
-    let strangers = inspection.new_strangers();
+    let strangers = inspection.news_of_strangers()?;
     inspection.record_strangers(&strangers)?;
     let wanted = |segment: &SegmentName| {
         from.is_none_or(|from| segment.number >= from.number) && to.is_none_or(|to| segment.number <= to.number)
     };
+    let mut queue: BTreeSet<SegmentName> = inspection.readable().into_iter().filter(wanted).collect();
     let mut succession = Succession::new();
-    for segment in inspection.readable().into_iter().filter(wanted) {
+    while let Some(segment) = queue.pop_first() {
         let precedent = Precedent::of(&inspection, segment)?;
         let looked = succession.read(&mut inspection, segment, precedent, &mut |_| {
             pgrx::check_for_interrupts!();
         })?;
-        inspection.store(segment, &looked)?;
+        queue.extend(inspection.store(segment, &looked)?);
     }
     Ok(())
 }

@@ -135,6 +135,39 @@ pub fn outside(stretches: &[Range], after: (u32, u64), most: i64) -> Result<(Vec
     )
 }
 
+/// Puts a verified segment back to be read again, because what its verification rested on has changed.
+pub fn read_anew(name: &str, detail: &str) -> Result<()> {
+    static ANEW: Statement = Statement::new(
+        "UPDATE @extschema@.wal_archive
+            SET status = 'pending', detail = $2, status_since = clock_timestamp()
+          WHERE segment_name = $1 AND status = 'verified'",
+    );
+    ANEW.write(&[name.into(), detail.into()], |_| Ok(()))
+}
+
+/// Segments of other branches that have a row because of their names.
+pub fn strangers(most: i64) -> Result<Vec<String>> {
+    static STRANGERS: Statement = Statement::new(
+        "SELECT segment_name FROM @extschema@.wal_archive
+          WHERE status = 'foreign' AND problem = 'foreign_timeline' AND start_lsn IS NOT NULL AND stored_bytes IS NULL
+          ORDER BY segment_name DESC LIMIT $1",
+    );
+    STRANGERS.read(&[most.into()], |rows| {
+        rows.map(|row| row.need(1, "a segment name")).collect()
+    })
+}
+
+/// Removes what is on record of another cluster's archive: a dump brings it along.
+pub fn forget_other_clusters(system_identifier: i64) -> Result<()> {
+    static POINTS: Statement = Statement::new(
+        "DELETE FROM @extschema@.restore_points p USING @extschema@.wal_archive w
+          WHERE w.segment_name = p.segment_name AND w.system_identifier <> $1",
+    );
+    static ROWS: Statement = Statement::new("DELETE FROM @extschema@.wal_archive WHERE system_identifier <> $1");
+    POINTS.write(&[system_identifier.into()], |_| Ok(()))?;
+    ROWS.write(&[system_identifier.into()], |_| Ok(()))
+}
+
 /// What a segment's content must be, as far as is on record: the SHA-256 of what was verified first.
 pub fn sound_sha256(name: &str) -> Result<Option<String>> {
     static SOUND: Statement =
@@ -249,7 +282,8 @@ pub struct Finding {
 pub fn is_on_record(finding: &Finding) -> Result<bool> {
     static SAME: Statement = Statement::new(
         "SELECT true FROM @extschema@.wal_archive
-          WHERE segment_name = $1 AND status = $2 AND problem IS NOT DISTINCT FROM $3 AND detail IS NOT DISTINCT FROM $4
+          WHERE segment_name = $1 AND problem IS NOT DISTINCT FROM $3
+            AND (status = 'acknowledged' OR status = $2 AND detail IS NOT DISTINCT FROM $4)
             AND sha256 IS NOT DISTINCT FROM $5 AND stored_changed_at IS NOT DISTINCT FROM $6",
     );
     SAME.read(
@@ -272,8 +306,9 @@ pub fn store(finding: &Finding) -> Result<()> {
         "INSERT INTO @extschema@.wal_archive AS w
              (segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail, stored_path, stored_bytes,
               stored_changed_at, sha256, first_commit_at, last_commit_at, commit_count, record_count, handover,
-              sound_sha256, data_bytes, verified_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, clock_timestamp())
+              sound_sha256, data_bytes, system_identifier, verified_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                 (SELECT c.system_identifier FROM pg_control_system() c), clock_timestamp())
          ON CONFLICT (segment_name) DO UPDATE SET
              timeline_id = EXCLUDED.timeline_id, start_lsn = EXCLUDED.start_lsn, end_lsn = EXCLUDED.end_lsn,
              status = CASE WHEN w.status = 'acknowledged' AND w.problem = EXCLUDED.problem
@@ -287,6 +322,7 @@ pub fn store(finding: &Finding) -> Result<()> {
              commit_count = EXCLUDED.commit_count, record_count = EXCLUDED.record_count,
              handover = EXCLUDED.handover, verified_at = EXCLUDED.verified_at,
              sound_sha256 = COALESCE(EXCLUDED.sound_sha256, w.sound_sha256), data_bytes = EXCLUDED.data_bytes,
+             system_identifier = EXCLUDED.system_identifier,
              status_since = CASE WHEN w.status IN (EXCLUDED.status, 'acknowledged')
                                       AND w.problem IS NOT DISTINCT FROM EXCLUDED.problem
                                  THEN w.status_since ELSE clock_timestamp() END",
@@ -362,9 +398,10 @@ pub struct Unread {
 pub fn store_unread(files: &[Unread]) -> Result<()> {
     static UNREAD: Statement = Statement::new(
         "INSERT INTO @extschema@.wal_archive AS w
-             (segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail, stored_bytes, stored_changed_at)
+             (segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail, stored_bytes, stored_changed_at,
+              system_identifier)
          SELECT f.name, f.timeline, '0/0'::pg_lsn + f.first::numeric, '0/0'::pg_lsn + f.behind::numeric, f.status, f.problem, f.detail,
-                f.bytes, f.changed_at
+                f.bytes, f.changed_at, (SELECT c.system_identifier FROM pg_control_system() c)
            FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[],
                        $8::bigint[], $9::timestamptz[])
                 AS f (name, timeline, first, behind, status, problem, detail, bytes, changed_at)
@@ -374,7 +411,11 @@ pub fn store_unread(files: &[Unread]) -> Result<()> {
              stored_changed_at =
                  CASE EXCLUDED.status WHEN 'missing' THEN w.stored_changed_at ELSE EXCLUDED.stored_changed_at END,
              status_since = CASE WHEN w.status = EXCLUDED.status AND w.problem IS NOT DISTINCT FROM EXCLUDED.problem
-                                 THEN w.status_since ELSE clock_timestamp() END",
+                                 THEN w.status_since ELSE clock_timestamp() END
+          WHERE (w.status, w.problem, w.detail) IS DISTINCT FROM (EXCLUDED.status, EXCLUDED.problem, EXCLUDED.detail)
+             OR EXCLUDED.status <> 'missing'
+                AND (w.stored_bytes, w.stored_changed_at)
+                    IS DISTINCT FROM (EXCLUDED.stored_bytes, EXCLUDED.stored_changed_at)",
     );
     if files.is_empty() {
         return Ok(());

@@ -7,24 +7,51 @@ use crate::catalog::archive::Unread;
 use crate::detection;
 use crate::error::Result;
 use crate::verification::{Text, TextFinding};
+use archive::Status;
 use archive::chain::{Decision, Held, Loss};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::time::{Duration, Instant};
 use wal::WalFileName;
 
 /// So many files are looked at again in each look, in turn.
 const ROUND: usize = 256;
 
+/// An archive that cannot be listed is asked so often for a file that was not to be had, or was no good...
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(20);
+/// ... and so often for one that was sound.
+const BETWEEN_PROOFS: Duration = Duration::from_secs(600);
+
 /// What is known of them from one look to the next.
 #[derive(Default)]
 pub(super) struct Texts {
-    /// Names that have a row; `None` before they were looked up.
-    known: Option<BTreeSet<String>>,
+    /// Names that have a row.
+    known: BTreeSet<String>,
+    /// When an archive that cannot be listed was last asked for a file.
+    asked: BTreeMap<String, Instant>,
     /// Where the round of [`ROUND`] goes on.
     round: Option<String>,
 }
 
 impl Texts {
+    /// Learns which files have a row. Needs a transaction.
+    pub(super) fn load() -> Result<Self> {
+        Ok(Self {
+            known: catalog::archive::recorded_texts()?.into_iter().collect(),
+            ..Self::default()
+        })
+    }
+
+    /// Whether an archive that cannot be listed is to be asked for a file (again): each time costs a process.
+    fn may_ask(&mut self, name: &str, is_proven: bool) -> bool {
+        let pause = if is_proven { BETWEEN_PROOFS } else { BETWEEN_QUESTIONS };
+        let may = self.asked.get(name).is_none_or(|asked| asked.elapsed() >= pause);
+        if may {
+            self.asked.insert(name.to_owned(), Instant::now());
+        }
+        may
+    }
+
     /// The files on which a decision is due, and where the next round goes on.
     fn due(
         &self,
@@ -32,8 +59,7 @@ impl Texts {
         needed: &BTreeSet<String>,
         is_listed: bool,
     ) -> (BTreeSet<String>, Option<String>) {
-        let none = BTreeSet::new();
-        let known = self.known.as_ref().unwrap_or(&none);
+        let known = &self.known;
         let mut due: BTreeSet<&String> = held.keys().filter(|name| !known.contains(*name)).collect();
         due.extend(needed.iter().filter(|name| !held.contains_key(*name)));
         // An archive that cannot be listed says of no file that it is not there.
@@ -85,14 +111,6 @@ impl TextNews {
 }
 
 impl Inspection {
-    /// Finds out which files have a row, where that is not known yet. Needs a transaction.
-    pub fn load_texts(&mut self) -> Result<()> {
-        if self.texts.known.is_none() {
-            self.texts.known = Some(catalog::archive::recorded_texts()?.into_iter().collect());
-        }
-        Ok(())
-    }
-
     /// Looks up the files on which a decision is due: new ones, some of the known ones in turn, and those that should be there
     /// and are not.
     ///
@@ -132,13 +150,24 @@ impl Inspection {
     }
 
     /// Decides about files that were looked up. Needs a transaction.
-    pub fn decide_texts(&self, looked_up: Vec<LookedUp>) -> Result<TextNews> {
+    pub fn decide_texts(&mut self, looked_up: Vec<LookedUp>) -> Result<TextNews> {
         let rows = self.recorded(looked_up.iter().map(|text| text.name.clone()).collect())?;
-        let judge = self.judge();
         let mut news = TextNews::default();
         for text in looked_up {
             let record = rows.get(&text.name);
-            match (judge.decide(&text.name, text.held, record), text.kind) {
+            let decision = self.judge().decide(&text.name, text.held, record);
+            if text.held == Held::Unlisted {
+                let is_proven = record.is_some_and(|record| record.status == Status::Verified);
+                let is_asked_for = matches!(decision, Decision::Read(_)) || is_proven && text.needed;
+                if let Some(kind) = text
+                    .kind
+                    .filter(|_| is_asked_for && self.texts.may_ask(&text.name, is_proven))
+                {
+                    news.to_read.push((kind, text.name));
+                }
+                continue;
+            }
+            match (decision, text.kind) {
                 (Decision::Read(_), Some(kind)) => news.to_read.push((kind, text.name)),
                 (Decision::Await, None) if text.needed => news.absent.push(self.absent_text(&text.name, None)),
                 (Decision::Lose(loss), None) if text.needed => {
@@ -163,11 +192,10 @@ impl Inspection {
     pub fn record_texts(&mut self, news: &TextNews) -> Result<()> {
         catalog::archive::store_unread(&news.absent)?;
         catalog::archive::forget(news.forgotten.clone())?;
-        if let Some(known) = &mut self.texts.known {
-            known.extend(news.absent.iter().map(|unread| unread.name.clone()));
-            for name in &news.forgotten {
-                known.remove(name);
-            }
+        let known = &mut self.texts.known;
+        known.extend(news.absent.iter().map(|unread| unread.name.clone()));
+        for name in &news.forgotten {
+            known.remove(name);
         }
         Ok(())
     }
@@ -202,9 +230,7 @@ impl Inspection {
             return self.store_text_not_there(name);
         };
         store_news(&read.finding)?;
-        if let Some(known) = &mut self.texts.known {
-            known.insert(name.to_owned());
-        }
+        self.texts.known.insert(name.to_owned());
         match &read.backup {
             Some(backup) => detection::record(&self.server, &self.history, name, backup),
             None => Ok(()),

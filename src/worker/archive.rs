@@ -5,7 +5,7 @@ use super::process;
 use super::restraint::Restraint;
 use crate::access::choose_source;
 use crate::catalog;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inspection::{Decided, Inspection, Looked, Precedent, Succession};
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
@@ -28,16 +28,25 @@ pub struct ArchiveDuty {
     rereading: Rereading,
     tidied_at: Option<Instant>,
     has_backlog: bool,
+    /// Since when another session keeps the worker from writing what it found.
+    locked_out_since: Option<Instant>,
 }
 
 /// How far a piece of work got.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// It is done.
+    /// It is done, as far as there was anything to do now.
     Done,
-    /// It gave way, to a call of `verify_wal_archive()` or to the next tick.
-    GaveWay,
+    /// The rest is for the next tick.
+    OutOfTime,
+    /// It gave way to another session that is writing findings.
+    LockedOut,
 }
+
+/// A call of `verify_wal_archive()` may take long; a verdict that nobody keeps up to date must not look as if somebody did.
+const LOCKED_OUT_AT_MOST: Duration = Duration::from_secs(10);
+/// So many files in a row that `restore_command` fails on, and the archive counts as unreadable.
+const FAILURES_IN_A_ROW: usize = 3;
 
 impl ArchiveDuty {
     /// Expected segments without a verdict, as of the last look.
@@ -60,48 +69,69 @@ impl ArchiveDuty {
         shmem::update(|status| status.archive_source = shmem::cut(&format!("{source} ({because})")));
         let mut inspection = match self.inspection.take().filter(|known| known.is_of(&source, server)) {
             Some(inspection) => inspection,
-            None => Inspection::open(&source, server, Memory::new(now()))?,
+            None => {
+                let mut inspection = Inspection::open(&source, server, Memory::new(now()))?;
+                in_transaction(|| inspection.load())?;
+                inspection
+            }
         };
         let outcome = self.look(&mut inspection, server);
         publish(inspection.unverified(), None);
         self.inspection = Some(inspection);
-        outcome
+        if outcome? != Progress::LockedOut {
+            self.locked_out_since = None;
+            return Ok(());
+        }
+        let since = *self.locked_out_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < LOCKED_OUT_AT_MOST {
+            return Ok(());
+        }
+        Err(Error::Archive(
+            "nothing new is recorded, because the transaction of another session that called verify_wal_archive() or \
+             acknowledge_wal_gap() is still open; see pg_locks for who holds the userlock"
+                .to_owned(),
+        ))
     }
 
-    fn look(&mut self, inspection: &mut Inspection, server: &Server) -> Result<()> {
+    fn look(&mut self, inspection: &mut Inspection, server: &Server) -> Result<Progress> {
         inspection.gather(server, now())?;
-        in_transaction(|| {
-            inspection.expect()?;
-            inspection.load_texts()
-        })?;
+        in_transaction(|| inspection.expect())?;
         let looked_up = inspection.look_up_texts()?;
         let texts = in_transaction(|| inspection.decide_texts(looked_up))?;
         if texts.is_to_be_recorded() && write(|| inspection.record_texts(&texts))?.is_none() {
-            return Ok(());
+            return Ok(Progress::LockedOut);
         }
+        let mut failed = Failures::default();
         for (kind, name) in &texts.to_read {
-            let read = inspection.read_text(*kind, name, &mut process::answer_interrupts)?;
+            let read = match inspection.read_text(*kind, name, &mut process::answer_interrupts) {
+                Ok(read) => read,
+                Err(error) => {
+                    failed.add(error)?;
+                    continue;
+                }
+            };
+            failed.none();
             if write(|| inspection.store_text(name, read.as_ref()))?.is_none() {
-                return Ok(());
+                return Ok(Progress::LockedOut);
             }
         }
         if !texts.to_read.is_empty() {
             // They may have told of a backup, and with it of what is expected.
             in_transaction(|| inspection.expect())?;
         }
-        let strangers = inspection.new_strangers();
+        let strangers = inspection.news_of_strangers()?;
         let mut lot = inspection.first_lot();
         let mut next = inspection.next_lot();
-        let is_routine = texts.is_silent() && strangers.is_empty() && next.is_empty();
-        let mut wrote = !(texts.is_silent() && strangers.is_empty());
+        let is_routine = texts.is_silent() && strangers.is_silent() && next.is_empty();
+        let mut wrote = !(texts.is_silent() && strangers.is_silent());
         while !lot.is_empty() {
             let looked_up = inspection.look_up(&lot)?;
             let decided = in_transaction(|| inspection.decide(looked_up))?;
-            if is_routine && self.can_wait(server, &decided) {
-                return Ok(());
+            if is_routine && inspection.lot_to_read().is_empty() && self.can_wait(server, &decided) {
+                return failed.outcome(Progress::Done);
             }
             if decided.is_news() && write(|| inspection.record(&decided))?.is_none() {
-                return Ok(());
+                return Ok(Progress::LockedOut);
             }
             wrote |= !decided.is_silent();
             inspection.settle(&decided);
@@ -109,18 +139,20 @@ impl ArchiveDuty {
             lot = next;
             next = inspection.next_lot();
         }
-        if !strangers.is_empty() && write(|| inspection.record_strangers(&strangers))?.is_none() {
-            return Ok(());
+        if !strangers.is_silent() && write(|| inspection.record_strangers(&strangers))?.is_none() {
+            return Ok(Progress::LockedOut);
         }
         inspection.have_decided();
-        if self.verify(inspection)? == Progress::Done {
-            if wrote {
-                self.restraint.wrote();
-            }
-            self.tidy(inspection)?;
-            self.reread(inspection, server)?;
+        let progress = self.verify(inspection, &mut failed)?;
+        if progress != Progress::Done {
+            return failed.outcome(progress);
         }
-        Ok(())
+        if wrote {
+            self.restraint.wrote();
+        }
+        self.tidy(inspection)?;
+        self.reread(inspection, server)?;
+        failed.outcome(Progress::Done)
     }
 
     /// Whether the news is only of WAL in which nobody but the worker has written: see [`Restraint`]. Sessions learn from
@@ -131,7 +163,9 @@ impl ArchiveDuty {
     }
 
     /// Verifies the segments that are to be read, each in a transaction of its own that begins after the file was read.
-    fn verify(&mut self, inspection: &mut Inspection) -> Result<Progress> {
+    ///
+    /// One that `restore_command` fails on must not hold up the others: its turn comes again in the next tick.
+    fn verify(&mut self, inspection: &mut Inspection, failed: &mut Failures) -> Result<Progress> {
         let started = Instant::now();
         let budget = settings::check_interval();
         let mut succession = Succession::new();
@@ -146,12 +180,17 @@ impl ArchiveDuty {
             for segment in lot {
                 publish(left, Some(WorkerState::Verifying));
                 left = left.saturating_sub(1);
-                if !verify_one(inspection, &mut succession, segment, &mut pace)? {
-                    return Ok(Progress::GaveWay);
+                match verify_one(inspection, &mut succession, segment, &mut pace) {
+                    Ok(true) => failed.none(),
+                    Ok(false) => return Ok(Progress::LockedOut),
+                    Err(error) => {
+                        failed.add(error)?;
+                        inspection.put_off(&segment);
+                    }
                 }
                 if started.elapsed() >= budget && !inspection.lot_to_read().is_empty() {
                     self.has_backlog = true;
-                    return Ok(Progress::GaveWay);
+                    return Ok(Progress::OutOfTime);
                 }
             }
         }
@@ -166,7 +205,8 @@ impl ArchiveDuty {
             return Ok(());
         }
         self.tidied_at = Some(Instant::now());
-        let gone = in_transaction(|| inspection.forgettable())?;
+        let unneeded = in_transaction(|| inspection.unneeded())?;
+        let gone = inspection.gone(unneeded)?;
         if !gone.is_empty() {
             write(|| catalog::archive::forget(gone))?;
         }
@@ -209,6 +249,38 @@ impl ArchiveDuty {
         }
         self.rereading.did(read, server);
         Ok(())
+    }
+}
+
+/// What `restore_command` failed on in this tick. A disk that fails is an error at once.
+#[derive(Default)]
+struct Failures {
+    first: Option<Error>,
+    in_a_row: usize,
+}
+
+impl Failures {
+    /// # Errors
+    /// The first failure, once they are too many.
+    fn add(&mut self, error: Error) -> Result<()> {
+        self.in_a_row += 1;
+        let is_of_one_file = matches!(error, Error::Fetch(_));
+        let first = self.first.take().unwrap_or(error);
+        if !is_of_one_file || self.in_a_row >= FAILURES_IN_A_ROW {
+            return Err(first);
+        }
+        self.first = Some(first);
+        Ok(())
+    }
+
+    /// Something has been fetched.
+    fn none(&mut self) {
+        self.in_a_row = 0;
+    }
+
+    /// The tick's own outcome.
+    fn outcome(self, progress: Progress) -> Result<Progress> {
+        self.first.map_or(Ok(progress), Err)
     }
 }
 

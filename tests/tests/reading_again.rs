@@ -104,3 +104,63 @@ fn rows_that_somebody_deletes_are_found_out_anew() -> Result<()> {
     cluster.wait_for(&format!("SELECT ({rows}) >= {before}"), "t")?;
     scene.wait_until_ready()
 }
+
+/// The record that goes on from one segment into the next is checked in the next one.
+#[test]
+fn what_follows_upon_a_mended_segment_is_read_again_with_it() -> Result<()> {
+    let scene = Scene::verified()?;
+    let cluster = &scene.cluster;
+    let victim = scene.victim()?;
+    let after = scene.after_the_backup();
+    let next = after.iter().find(|segment| **segment > victim).expect("a next segment");
+    cluster.text("SELECT stop_worker()")?;
+    let fault = cluster.archive().flip_bit(&victim, 300_000, 3)?;
+    let look = format!("SELECT status FROM verify_wal_archive('{victim}', '{victim}')");
+    assert_eq!(cluster.text(&look)?, "corrupt");
+    fault.mend()?;
+    let before = cluster.text("SELECT clock_timestamp()")?;
+    assert_eq!(cluster.text(&look)?, "verified");
+    let read_again = format!("SELECT status, verified_at > '{before}' FROM wal_archive WHERE segment_name = '{next}'");
+    assert_eq!(cluster.text(&read_again)?, "verified|t");
+    Ok(())
+}
+
+#[test]
+fn what_another_server_left_in_the_archive_is_forgotten_when_it_goes() -> Result<()> {
+    let scene = Scene::verified()?;
+    let cluster = &scene.cluster;
+    let ours = scene.victim()?;
+    let theirs =
+        ["00000007", "00000001000000AA"].map(|start| format!("{start}{}", ours.get(start.len()..).unwrap_or_default()));
+    let content = cluster.archive().read(&ours)?;
+    let faults = theirs
+        .iter()
+        .map(|name| cluster.archive().replace(name, &content))
+        .collect::<Result<Vec<_>>>()?;
+    let rows = "SELECT count(*) FROM wal_archive WHERE status = 'foreign' AND problem = 'foreign_timeline'";
+    cluster.wait_for(rows, "2")?;
+    assert_eq!(cluster.text("SELECT count(*) FROM wal_archive_gaps")?, "0");
+    scene.wait_until_ready()?;
+    for fault in faults {
+        fault.mend()?;
+    }
+    cluster.wait_for(rows, "0")
+}
+
+#[test]
+fn a_call_whose_transaction_stays_open_does_not_pass_for_a_worker_without_news() -> Result<()> {
+    let scene = Scene::verified()?;
+    let cluster = &scene.cluster;
+    let mut session = cluster.connect()?;
+    session.batch_execute("BEGIN; SELECT count(*) FROM verify_wal_archive()")?;
+    let victim = scene.victim()?;
+    cluster.archive().remove(&victim)?.stays();
+    cluster.wait_for("SELECT last_error LIKE '%is still open%' FROM v_worker_status", "t")?;
+    assert_eq!(cluster.text("SELECT status FROM recovery_readiness")?, "at_risk");
+    session.batch_execute("COMMIT")?;
+    cluster.wait_for(
+        &format!("SELECT status FROM wal_archive WHERE segment_name = '{victim}'"),
+        "missing",
+    )?;
+    cluster.wait_for("SELECT last_error IS NULL OR last_error = '' FROM v_worker_status", "t")
+}

@@ -228,6 +228,7 @@ impl Judge<'_> {
                 Status::Pending | Status::Missing if self.ready.contains(name) => self.absent(name, record),
                 Status::Pending => Decision::Read(Why::New),
                 Status::Missing => Decision::Read(Why::BackAgain),
+                Status::Acknowledged if record.absent => Decision::Read(Why::BackAgain),
                 _ if record.due => Decision::Read(Why::Due),
                 _ => Decision::Stands,
             },

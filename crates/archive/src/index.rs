@@ -126,8 +126,8 @@ impl Index {
             .map(|(segment, _)| segment)
     }
 
-    /// The next `most` segments after `cursor` whose file was read, and around to the first after the last.
-    pub fn round(&self, cursor: Option<SegmentName>, most: usize) -> Vec<SegmentName> {
+    /// The next `most` segments after `cursor` that are in one of these states, and around to the first after the last.
+    pub fn round(&self, wanted: &[State], cursor: Option<SegmentName>, most: usize) -> Vec<SegmentName> {
         let read = |from: Option<SegmentName>| {
             self.parts
                 .iter()
@@ -136,7 +136,7 @@ impl Index {
                     let skip = from.and_then(|from| part.position(&from)).map_or(0, |at| at + 1);
                     part.entries().skip(skip)
                 })
-                .filter(|(_, state)| matches!(state, State::Sound | State::Bad | State::Lost))
+                .filter(|(_, state)| wanted.contains(state))
                 .map(|(segment, _)| segment)
         };
         let mut round: Vec<SegmentName> = read(cursor).take(most).collect();
@@ -243,13 +243,16 @@ mod tests {
         let mut cursor = None;
         let mut seen = Vec::new();
         for _ in 0..4 {
-            let round = index.round(cursor, 2);
+            let round = index.round(&[State::Sound], cursor, 2);
             cursor = round.last().copied().or(cursor);
             seen.extend(numbers(round));
         }
         assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7, 1]);
-        assert_eq!(numbers(index.round(None, 99)), [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(numbers(index.round(Some(name(2, 7)), 99)), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(numbers(index.round(&[State::Sound], None, 99)), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(
+            numbers(index.round(&[State::Sound], Some(name(2, 7)), 99)),
+            [1, 2, 3, 4, 5, 6, 7]
+        );
     }
 
     #[test]

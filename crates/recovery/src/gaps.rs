@@ -132,9 +132,11 @@ pub(crate) fn gaps(facts: &Facts, path: &Path<'_>, newest: Option<i64>) -> Vec<G
             Some((backup.id, first_needed(backup, facts.size)?, on_history))
         })
         .collect();
+    // What lies ahead of the server is another one's.
+    let is_asked_for = |gap: &Gap| path.asks_for(&gap.last) && facts.flush.is_none_or(|flush| gap.from_lsn() < flush);
     let mut gaps = joined(facts);
     for gap in &mut gaps {
-        let asked_for = path.asks_for(&gap.last);
+        let asked_for = is_asked_for(gap);
         gap.affected_backups = first_needed
             .iter()
             .filter(|(_, needed, on_history)| {

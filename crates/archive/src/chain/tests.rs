@@ -97,7 +97,10 @@ impl World {
             .index
             .undecided(|segment| Some(files.contains_key(segment)))
             .collect();
-        candidates.extend(self.index.round(None, usize::MAX));
+        candidates.extend(
+            self.index
+                .round(&[State::Sound, State::Bad, State::Lost], None, usize::MAX),
+        );
         let mut look = Look::new();
         for segment in candidates {
             let held = self.files.get(&segment).map_or(Held::Absent, |mark| Held::File(*mark));
