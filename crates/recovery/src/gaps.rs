@@ -154,9 +154,7 @@ pub(crate) fn gaps(facts: &Facts, path: &Path<'_>, newest: Option<i64>) -> Vec<G
     }
     // Segments of a branch that no recovery from here takes are nobody's gap.
     gaps.retain(|gap| {
-        gap.problem.as_deref() != Some("foreign_timeline")
-            || path.asks_for(&gap.last)
-            || !gap.affected_backups.is_empty()
+        gap.problem.as_deref() != Some("foreign_timeline") || is_asked_for(gap) || !gap.affected_backups.is_empty()
     });
     gaps
 }
