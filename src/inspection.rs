@@ -559,7 +559,8 @@ impl Inspection {
         }
         let decision = self.judge().absent(&name, record);
         if let Some(unread) = self.unread(&segment, Held::Absent, decision, Some(record)) {
-            let detail = format!("{} {sentence}", unread.detail);
+            // A command to be pasted may stand at the end.
+            let detail = format!("{sentence} {}", unread.detail);
             catalog::archive::store_unread(&[Unread { detail, ..unread }])?;
         }
         self.settle(&Decided {
