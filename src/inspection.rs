@@ -9,17 +9,20 @@ use crate::catalog::archive::{Finding, Recorded as Row, Unread};
 use crate::error::{Error, Result};
 use crate::server::Server;
 use crate::settings;
-use archive::chain::{Decision, Held, Judge, Mark, Memory, Recorded, Why};
+use archive::chain::{Decision, Held, Judge, Mark, Memory, Recorded};
 use archive::expected::{self, Stretch};
 use archive::index::{Index, State};
 use archive::{Source, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use wal::{Handover, Lsn, PgTimestamp, Problem, SegmentName, SegmentSize, Timeline, TimelineHistory, WalFileName};
 
+mod decided;
 mod sentences;
+mod strangers;
 mod succession;
 mod texts;
 
+pub use decided::Decided;
 pub use succession::{Looked, Precedent, Succession};
 use texts::Texts;
 
@@ -65,26 +68,6 @@ pub struct Inspection {
     ready: BTreeSet<String>,
     local: BTreeSet<String>,
     now: PgTimestamp,
-}
-
-/// News of segments of other branches.
-#[derive(Default)]
-pub struct Strangers {
-    came: Vec<SegmentName>,
-    went: Vec<SegmentName>,
-}
-
-impl Strangers {
-    /// Whether there is none.
-    pub fn is_silent(&self) -> bool {
-        self.came.is_empty() && self.went.is_empty()
-    }
-}
-
-/// What is to be done about some segments.
-#[derive(Default)]
-pub struct Decided {
-    segments: Vec<(SegmentName, Held, Decision, Option<Recorded>)>,
 }
 
 impl Inspection {
@@ -359,50 +342,6 @@ impl Inspection {
         self.changed = false;
     }
 
-    /// Segments of other branches that came since they were last recorded, and those that went.
-    ///
-    /// # Errors
-    /// Where the server cannot be asked how far it is.
-    pub fn news_of_strangers(&self) -> Result<Strangers> {
-        let Some(store) = self.access.store() else {
-            return Ok(Strangers::default());
-        };
-        let here = &store.strangers().newest;
-        // The archive was listed after the server had been asked; meanwhile it may have archived more.
-        let flush = Server::observe()?.flush;
-        let is_ours_by_now =
-            |segment: &SegmentName| segment.timeline == self.server.timeline && segment.start() <= flush;
-        Ok(Strangers {
-            came: here
-                .iter()
-                .filter(|segment| !self.strangers.contains(segment) && !self.index.covers(segment))
-                .filter(|segment| !is_ours_by_now(segment))
-                .copied()
-                .collect(),
-            went: self.strangers.difference(here).copied().collect(),
-        })
-    }
-
-    /// Enters segments of other branches, by their names alone: nothing here needs them. Needs a transaction.
-    pub fn record_strangers(&mut self, news: &Strangers) -> Result<()> {
-        let known = self.recorded(news.came.iter().map(ToString::to_string).collect())?;
-        let unread: Vec<Unread> = news
-            .came
-            .iter()
-            .filter(|segment| !known.contains_key(&segment.to_string()))
-            .map(|segment| self.stranger(segment))
-            .collect();
-        catalog::archive::store_unread(&unread)?;
-        let is_left = |segment: &&SegmentName| !self.index.covers(segment);
-        let went = news.went.iter().filter(is_left).map(ToString::to_string).collect();
-        catalog::archive::forget(went)?;
-        self.strangers.extend(&news.came);
-        for segment in &news.went {
-            self.strangers.remove(segment);
-        }
-        Ok(())
-    }
-
     /// Names of segments that have a row and are not expected: some of them, in turn. Needs a transaction.
     pub fn unneeded(&mut self) -> Result<Vec<String>> {
         if self.access.store().is_none() {
@@ -574,42 +513,6 @@ impl Inspection {
     }
 }
 
-impl Decided {
-    /// Whether anything is to be entered.
-    pub fn is_news(&self) -> bool {
-        self.segments.iter().any(|(_, _, decision, record)| match decision {
-            Decision::Stands | Decision::Waits => false,
-            Decision::Read(_) => record.is_none(),
-            Decision::Await | Decision::Lose(_) => true,
-        })
-    }
-
-    /// Where the WAL begins of which there is news, if the news is of nothing but segments that were filled just now: what the
-    /// worker's own writing can bring about.
-    pub fn routine(&self) -> Option<Lsn> {
-        let mut first = None;
-        for (segment, held, decision, record) in &self.segments {
-            match decision {
-                Decision::Stands | Decision::Waits => continue,
-                // Tried again in each look, and news only if something else is found.
-                Decision::Read(_) if record.as_ref().is_some_and(|record| is_retry(record, *held)) => continue,
-                Decision::Await if record.is_none() => {}
-                Decision::Read(Why::New) => {}
-                _ => return None,
-            }
-            first = first.or(Some(segment.start()));
-        }
-        first
-    }
-
-    /// Whether there is nothing to do.
-    pub fn is_silent(&self) -> bool {
-        self.segments
-            .iter()
-            .all(|(_, _, decision, _)| matches!(decision, Decision::Stands | Decision::Waits))
-    }
-}
-
 /// Stores a finding. What is no good is looked at again and again, and is news once.
 fn store_news(finding: &Finding) -> Result<()> {
     let is_sound = finding.status == Status::Verified.as_str();
@@ -617,11 +520,6 @@ fn store_news(finding: &Finding) -> Result<()> {
         catalog::archive::store(finding)?;
     }
     Ok(())
-}
-
-/// Whether a file is read only because it was no good or not to be had, and may be better now.
-fn is_retry(record: &Recorded, held: Held) -> bool {
-    record.status.is_bad() && (held == Held::Unlisted || record.due || !record.absent && record.mark.is_none())
 }
 
 /// What a verdict on record says, where it stands.
