@@ -37,11 +37,13 @@ impl Decided {
         first
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to do, or nothing but what is tried again in each look.
     pub fn is_silent(&self) -> bool {
-        self.segments
-            .iter()
-            .all(|(_, _, decision, _)| matches!(decision, Decision::Stands | Decision::Waits))
+        self.segments.iter().all(|(_, held, decision, record)| match decision {
+            Decision::Stands | Decision::Waits => true,
+            Decision::Read(_) => record.as_ref().is_some_and(|record| is_retry(record, *held)),
+            Decision::Await | Decision::Lose(_) => false,
+        })
     }
 }
 

@@ -11,13 +11,14 @@ use wal::SegmentName;
 #[derive(Default)]
 pub struct Strangers {
     came: Vec<SegmentName>,
-    went: Vec<SegmentName>,
+    left: Vec<SegmentName>,
+    gone: Vec<String>,
 }
 
 impl Strangers {
     /// Whether there is none.
     pub fn is_silent(&self) -> bool {
-        self.came.is_empty() && self.went.is_empty()
+        self.came.is_empty() && self.left.is_empty()
     }
 }
 
@@ -25,8 +26,8 @@ impl Inspection {
     /// Segments of other branches that came since they were last recorded, and those that went.
     ///
     /// # Errors
-    /// Where the server cannot be asked how far it is.
-    pub fn news_of_strangers(&self) -> Result<Strangers> {
+    /// Where the archive cannot be read, or the server not be asked how far it is.
+    pub fn news_of_strangers(&mut self) -> Result<Strangers> {
         let Some(store) = self.access.store() else {
             return Ok(Strangers::default());
         };
@@ -35,15 +36,17 @@ impl Inspection {
         let flush = Server::observe()?.flush;
         let is_ours_by_now =
             |segment: &SegmentName| segment.timeline == self.server.timeline && segment.start() <= flush;
-        Ok(Strangers {
-            came: here
-                .iter()
-                .filter(|segment| !self.strangers.contains(segment) && !self.index.covers(segment))
-                .filter(|segment| !is_ours_by_now(segment))
-                .copied()
-                .collect(),
-            went: self.strangers.difference(here).copied().collect(),
-        })
+        let came = here
+            .iter()
+            .filter(|segment| !self.strangers.contains(segment) && !self.index.covers(segment))
+            .filter(|segment| !is_ours_by_now(segment))
+            .copied()
+            .collect();
+        let left: Vec<SegmentName> = self.strangers.difference(here).copied().collect();
+        // Of too many, only the newest are known by name: those that gave way to others are still there.
+        let names = left.iter().filter(|segment| !self.index.covers(segment));
+        let gone = self.gone(names.map(ToString::to_string).collect())?;
+        Ok(Strangers { came, left, gone })
     }
 
     /// Enters segments of other branches, by their names alone: nothing here needs them. Needs a transaction.
@@ -56,11 +59,9 @@ impl Inspection {
             .map(|segment| self.stranger(segment))
             .collect();
         catalog::archive::store_unread(&unread)?;
-        let is_left = |segment: &&SegmentName| !self.index.covers(segment);
-        let went = news.went.iter().filter(is_left).map(ToString::to_string).collect();
-        catalog::archive::forget(went)?;
+        catalog::archive::forget(news.gone.clone())?;
         self.strangers.extend(&news.came);
-        for segment in &news.went {
+        for segment in &news.left {
             self.strangers.remove(segment);
         }
         Ok(())

@@ -123,14 +123,7 @@ impl Inspection {
             .into_iter()
             .map(|(kind, name)| (name, kind))
             .collect();
-        // A recovery that crosses into a timeline needs its history file. The first timeline's is not asked for: nothing is
-        // before it.
-        let needed: BTreeSet<String> = self
-            .expected
-            .iter()
-            .skip(1)
-            .map(|stretch| format!("{:08X}.history", stretch.timeline.0))
-            .collect();
+        let needed = self.needed_histories();
         let (due, round) = self.texts.due(&held, &needed, self.access.store().is_some());
         self.texts.round = round;
         due.into_iter()
@@ -146,6 +139,15 @@ impl Inspection {
                     name,
                 })
             })
+            .collect()
+    }
+
+    /// A recovery that crosses into a timeline needs its history file. The first timeline's is not asked for: nothing is before it.
+    fn needed_histories(&self) -> BTreeSet<String> {
+        self.expected
+            .iter()
+            .skip(1)
+            .map(|stretch| format!("{:08X}.history", stretch.timeline.0))
             .collect()
     }
 
@@ -239,12 +241,7 @@ impl Inspection {
 
     /// What restore_command did not bring. Only a history file that the chain needs is missed.
     fn store_text_not_there(&mut self, name: &str) -> Result<()> {
-        let needed = self
-            .expected
-            .iter()
-            .skip(1)
-            .any(|stretch| name == format!("{:08X}.history", stretch.timeline.0));
-        if self.access.store().is_some() || !needed {
+        if self.access.store().is_some() || !self.needed_histories().contains(name) {
             return Ok(());
         }
         let rows = self.recorded(vec![name.to_owned()])?;

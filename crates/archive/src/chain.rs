@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use wal::{PgTimestamp, SegmentName};
+use wal::PgTimestamp;
 
 use crate::status::Status;
 use crate::stored::{RootId, StoredFile};
@@ -265,39 +265,6 @@ impl Judge<'_> {
 
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// Consecutive segments of one timeline about which the same can be said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run<T> {
-    /// The first of them.
-    pub first: SegmentName,
-    /// The last of them.
-    pub last: SegmentName,
-    /// How many they are.
-    pub segments: u64,
-    /// What can be said about each.
-    pub about: T,
-}
-
-/// Groups segments into runs. They must come in ascending order; each comes with what is to be equal within a run.
-pub fn runs<T: PartialEq>(segments: impl IntoIterator<Item = (SegmentName, T)>) -> Vec<Run<T>> {
-    let mut runs: Vec<Run<T>> = Vec::new();
-    for (segment, about) in segments {
-        match runs.last_mut() {
-            Some(run) if run.last.next() == Some(segment) && run.about == about => {
-                run.last = segment;
-                run.segments += 1;
-            }
-            _ => runs.push(Run {
-                first: segment,
-                last: segment,
-                segments: 1,
-                about,
-            }),
-        }
-    }
-    runs
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The chain against a made-up archive, look by look, and against any archive at all.
 
 use proptest::prelude::*;
-use wal::{SegmentSize, Timeline, TimelineHistory};
+use wal::{SegmentName, SegmentSize, Timeline, TimelineHistory};
 
 use super::*;
 use crate::expected::Stretch;
@@ -365,37 +365,6 @@ fn an_archive_that_cannot_be_listed_is_asked_for_what_is_not_proven() {
     assert_eq!(
         judge.absent("a", &record(Status::Pending, false)),
         Decision::Lose(Loss::NeverArrived)
-    );
-}
-
-#[test]
-fn runs_break_at_holes_at_timelines_and_where_the_verdict_differs() {
-    let other = SegmentName {
-        timeline: Timeline(2),
-        number: 9,
-        size: SIZE,
-    };
-    let of = [
-        (segment(1), 'm'),
-        (segment(2), 'm'),
-        (segment(3), 'c'),
-        (segment(5), 'c'),
-        (segment(8), 'm'),
-        (other, 'm'),
-    ];
-    let shown: Vec<_> = runs(of)
-        .into_iter()
-        .map(|r| (r.first.number, r.last.number, r.segments, r.about))
-        .collect();
-    assert_eq!(
-        shown,
-        [
-            (1, 2, 2, 'm'),
-            (3, 3, 1, 'c'),
-            (5, 5, 1, 'c'),
-            (8, 8, 1, 'm'),
-            (9, 9, 1, 'm')
-        ]
     );
 }
 
