@@ -61,7 +61,7 @@ const CUSTOM_MAGIC: &[u8] = b"PGDMP";
 /// Where a POSIX tar header says that it is one.
 const TAR_MAGIC_AT: usize = 257;
 /// How a compressed or plain tar of the main data directory may end.
-const TAR_SUFFIXES: &[&str] = &["", ".gz", ".lz4", ".zst", ".bz2", ".xz"];
+pub(crate) const TAR_SUFFIXES: &[&str] = &["", ".gz", ".lz4", ".zst", ".bz2", ".xz"];
 
 /// Tells what lies at `path`. Names and at most the first 512 bytes of a file are read.
 pub fn recognise(path: &Path) -> Result<Kind, ArtifactError> {

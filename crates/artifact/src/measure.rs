@@ -76,7 +76,9 @@ pub(crate) fn root(path: &Path) -> Result<(PathBuf, fs::Metadata), ArtifactError
 /// Links below it are not followed: a plain backup's tablespaces lie behind links in `pg_tblspc` and are not part of the sum unless
 /// they were backed up into the same directory. A file that vanishes meanwhile is left out. One that cannot be looked at is an
 /// error, since a sum without it would be wrong.
-pub fn measure(path: &Path) -> Result<Measured, ArtifactError> {
+///
+/// `between` is called before each entry: a big backup takes its time, and the caller may want to stop.
+pub fn measure(path: &Path, between: &mut dyn FnMut()) -> Result<Measured, ArtifactError> {
     let (root, metadata) = root(path)?;
     if metadata.is_file() {
         return Ok(Measured {
@@ -87,6 +89,7 @@ pub fn measure(path: &Path) -> Result<Measured, ArtifactError> {
     let mut measured = Measured::default();
     let mut seen = HashSet::new();
     for entry in walkdir::WalkDir::new(&root).follow_links(false) {
+        between();
         let metadata = match entry.and_then(|entry| entry.metadata()) {
             Ok(metadata) => metadata,
             Err(error) if vanished(&error) => continue,
@@ -121,7 +124,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let dump = directory.path().join("db.dump");
         fs::write(&dump, vec![0; 1234]).unwrap();
-        assert_eq!(measure(&dump).unwrap(), Measured { bytes: 1234, files: 1 });
+        assert_eq!(measure(&dump, &mut || {}).unwrap(), Measured { bytes: 1234, files: 1 });
     }
 
     #[test]
@@ -136,7 +139,7 @@ mod tests {
         fs::hard_link(root.join("PG_VERSION"), root.join("base/1/PG_VERSION")).unwrap();
         symlink(outside.path(), root.join("pg_tblspc")).unwrap();
         symlink(outside.path().join("huge"), root.join("huge")).unwrap();
-        assert_eq!(measure(root).unwrap(), Measured { bytes: 8195, files: 2 });
+        assert_eq!(measure(root, &mut || {}).unwrap(), Measured { bytes: 8195, files: 2 });
     }
 
     #[test]
@@ -147,17 +150,28 @@ mod tests {
         fs::write(real.join("a"), "abc").unwrap();
         symlink(&real, directory.path().join("latest")).unwrap();
         assert_eq!(
-            measure(&directory.path().join("latest")).unwrap(),
+            measure(&directory.path().join("latest"), &mut || {}).unwrap(),
             Measured { bytes: 3, files: 1 }
         );
     }
 
     #[test]
+    fn the_caller_is_asked_between_all_entries() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in 0..10 {
+            fs::write(directory.path().join(name.to_string()), "").unwrap();
+        }
+        let mut asked = 0;
+        measure(directory.path(), &mut || asked += 1).unwrap();
+        assert_eq!(asked, 11);
+    }
+
+    #[test]
     fn an_absent_backup_and_a_device_are_told_apart_by_name() {
-        let error = measure(Path::new("/nowhere/at/all")).unwrap_err();
+        let error = measure(Path::new("/nowhere/at/all"), &mut || {}).unwrap_err();
         assert!(matches!(error, ArtifactError::Absent { .. }));
         assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
-        let error = measure(Path::new("/dev/null")).unwrap_err();
+        let error = measure(Path::new("/dev/null"), &mut || {}).unwrap_err();
         assert!(matches!(error, ArtifactError::NotAFile { .. }), "{error}");
     }
 
@@ -167,6 +181,6 @@ mod tests {
         use std::os::unix::ffi::OsStrExt;
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(OsStr::from_bytes(b"a\xff b")), "12345").unwrap();
-        assert_eq!(measure(directory.path()).unwrap(), Measured { bytes: 5, files: 1 });
+        assert_eq!(measure(directory.path(), &mut || {}).unwrap(), Measured { bytes: 5, files: 1 });
     }
 }
