@@ -124,6 +124,7 @@ CREATE TABLE backup_history (
     finished_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     backup_history_file text,
+    wal_included boolean,
     last_event_id bigint NOT NULL,
     CHECK (start_lsn <= end_lsn)
 );
@@ -137,6 +138,7 @@ COMMENT ON COLUMN backup_history.wal_bytes IS 'end_lsn less start_lsn';
 COMMENT ON COLUMN backup_history.duration_seconds IS 'as given to record_backup_complete(), else finished_at less started_at';
 COMMENT ON COLUMN backup_history.origin IS 'recorded: by a call; detected: by the worker, in the archive';
 COMMENT ON COLUMN backup_history.backup_history_file IS 'name of the archived .backup file that tells of this backup';
+COMMENT ON COLUMN backup_history.wal_included IS 'whether the WAL from start_lsn to end_lsn was found inside it, whole and sound, when it was completed; NULL where nobody could look';
 COMMENT ON COLUMN backup_history.last_event_id IS 'the ledger event that describes this row';
 CREATE INDEX backup_history_running ON backup_history (started_at) WHERE status = 'running';
 CREATE INDEX backup_history_policy ON backup_history (policy_id, finished_at);

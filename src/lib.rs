@@ -3,6 +3,7 @@
 mod access;
 mod api;
 mod assessment;
+mod base_backup;
 mod catalog;
 mod compat;
 mod detection;

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 
 use super::argument;
 use super::call;
+use super::own_wal;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
 use crate::error::{Error, Result};
@@ -119,13 +120,19 @@ fn complete(
     argument::error_goes_with_failure(status, error)?;
     let _scope = Scope::enter()?;
     let completed = status == "completed";
-    let (size_bytes, file_count) = if completed && size_bytes.is_none() {
+    let (mut size_bytes, mut file_count, mut own) = (size_bytes, None, None);
+    if completed {
         let known = backup::known(id)?.ok_or_else(|| not_found(id))?;
         require_running(id, status, &known)?;
-        known.path.as_ref().map_or((None, None), measure)
-    } else {
-        (size_bytes, None)
-    };
+        if let Some(path) = known.path.as_ref() {
+            if size_bytes.is_none() {
+                (size_bytes, file_count) = measure(path);
+            }
+            if known.is_physical && storage::may_read_server_files() {
+                own = own_wal::find(id, path, known.start_lsn)?;
+            }
+        }
+    }
     ledger::lock_chain()?;
     let now = completed.then(Server::observe).transpose()?;
     let end_wal_file = now.as_ref().map(|now| now.segment_of_last_byte().to_string());
@@ -139,6 +146,7 @@ fn complete(
         end_lsn: now.as_ref().map(|now| PgLsn(now.flush.0)),
         end_wal_file: end_wal_file.as_deref(),
         at: call::now_with_time_zone()?,
+        own,
     })?;
     if !ended {
         // It never was, or another session was faster.
@@ -166,7 +174,10 @@ fn measure(path: &Text) -> (Option<i64>, Option<i64>) {
     if !storage::readable(path, CONSEQUENCE) {
         return (None, None);
     }
-    match artifact::measure(path.as_path()) {
+    let measured = artifact::measure(path.as_path(), &mut || {
+        pgrx::check_for_interrupts!();
+    });
+    match measured {
         Ok(measured) => (i64::try_from(measured.bytes).ok(), i64::try_from(measured.files).ok()),
         Err(error) => {
             storage::not_read(CONSEQUENCE, &error.to_string());

@@ -6,6 +6,7 @@ pub mod backup;
 mod call;
 mod incremental;
 pub mod ledger;
+mod own_wal;
 pub mod policy;
 pub mod readiness;
 pub mod recovery;

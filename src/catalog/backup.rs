@@ -105,10 +105,15 @@ pub struct Known {
     pub finished_at: Option<TimestampWithTimeZone>,
     /// Whether it began before the server's last start.
     pub server_restarted: bool,
+    /// Whether it is a copy of the cluster's files.
+    pub is_physical: bool,
+    /// Where WAL was when it was recorded to begin.
+    pub start_lsn: Option<PgLsn>,
 }
 
 static KNOWN: Statement = Statement::new(
-    "SELECT status, backup_path, error, started_at, finished_at, started_at < pg_postmaster_start_time()
+    "SELECT status, backup_path, error, started_at, finished_at, started_at < pg_postmaster_start_time(),
+            backup_type IN ('full', 'incremental', 'differential'), start_lsn
      FROM @extschema@.backup_history WHERE id = $1",
 );
 
@@ -133,6 +138,8 @@ impl Known {
                     started_at: row.need(4, "when the backup began")?,
                     finished_at: row.get(5)?,
                     server_restarted: row.need(6, "whether the server was restarted")?,
+                    is_physical: row.need(7, "whether the backup is physical")?,
+                    start_lsn: row.get(8)?,
                 })
             })
             .transpose()
@@ -159,16 +166,42 @@ pub struct Ended<'a> {
     pub end_wal_file: Option<&'a str>,
     /// When.
     pub at: TimestampWithTimeZone,
+    /// What the backup says of its own WAL.
+    pub own: Option<OwnWal>,
 }
 
-// What the archive has told of the backup meanwhile is exact, so it stays.
+/// The WAL that a base backup's manifest asks for: exact, where what was recorded is from call to call.
+pub struct OwnWal {
+    /// The timeline that it lies on.
+    pub timeline: i32,
+    /// Its first byte.
+    pub start_lsn: PgLsn,
+    /// The byte behind its last.
+    pub end_lsn: PgLsn,
+    /// The segment that holds its first byte.
+    pub start_wal_file: String,
+    /// The segment that holds its last byte.
+    pub end_wal_file: String,
+    /// Whether it is inside the backup, whole and sound.
+    pub included: bool,
+}
+
+// What the archive has told of the backup meanwhile is exact, so it stays. What the backup's own manifest says is taken where
+// it lies within that or what was recorded: else it is another backup's.
 static END: Statement = Statement::new(
-    "UPDATE @extschema@.backup_history
+    "UPDATE @extschema@.backup_history AS b
      SET status = $2, error = $3, backup_size_bytes = $4, file_count = $5,
          duration_seconds = coalesce($6, round(greatest(extract(epoch FROM $9 - started_at), 0), 3)),
-         end_lsn = coalesce(end_lsn, $7),
-         end_wal_file = CASE WHEN end_lsn IS NULL THEN $8 ELSE end_wal_file END,
-         wal_bytes = (coalesce(end_lsn, $7) - start_lsn)::bigint,
+         (timeline_id, start_lsn, end_lsn, start_wal_file, end_wal_file, wal_bytes, wal_included) = (
+             SELECT range.timeline_id, range.start_lsn, range.end_lsn, range.start_wal_file, range.end_wal_file,
+                    (range.end_lsn - range.start_lsn)::bigint, range.wal_included
+             FROM (SELECT CASE WHEN own.fits THEN $10 ELSE b.timeline_id END AS timeline_id,
+                          CASE WHEN own.fits THEN $11 ELSE b.start_lsn END AS start_lsn,
+                          CASE WHEN own.fits THEN $12 ELSE coalesce(b.end_lsn, $7) END AS end_lsn,
+                          CASE WHEN own.fits THEN $13 ELSE b.start_wal_file END AS start_wal_file,
+                          CASE WHEN own.fits THEN $14 WHEN b.end_lsn IS NULL THEN $8 ELSE b.end_wal_file END AS end_wal_file,
+                          CASE WHEN own.fits THEN $15 END AS wal_included
+                   FROM (SELECT (b.start_lsn <= $11 AND coalesce(b.end_lsn, $7) >= $12) IS TRUE AS fits) AS own) AS range),
          finished_at = $9
      WHERE id = $1 AND status = 'running' AND ($2 <> 'completed' OR started_at >= pg_postmaster_start_time())",
 );
@@ -176,6 +209,7 @@ static END: Statement = Statement::new(
 /// Records the end of a running backup; false where it is not running, or cannot have been completed because the server was
 /// started since.
 pub fn end(backup: &Ended<'_>) -> Result<bool> {
+    let own = backup.own.as_ref();
     let args = [
         backup.id.into(),
         backup.status.into(),
@@ -186,6 +220,12 @@ pub fn end(backup: &Ended<'_>) -> Result<bool> {
         backup.end_lsn.into(),
         backup.end_wal_file.into(),
         backup.at.into(),
+        own.map(|own| own.timeline).into(),
+        own.map(|own| own.start_lsn).into(),
+        own.map(|own| own.end_lsn).into(),
+        own.map(|own| own.start_wal_file.as_str()).into(),
+        own.map(|own| own.end_wal_file.as_str()).into(),
+        own.map(|own| own.included).into(),
     ];
     END.write(&args, |rows| Ok(rows.processed() == 1))
 }

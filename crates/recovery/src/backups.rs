@@ -64,6 +64,12 @@ pub enum Unusable {
         /// The first such segment.
         segment: SegmentName,
     },
+    /// A segment that it needs to become consistent is not inside it, and there is no archive that could hold it.
+    #[error("segment {segment}, which it needs, is not inside it, and WAL is not archived")]
+    WalNotArchived {
+        /// The first such segment.
+        segment: SegmentName,
+    },
     /// Recovery from it must cross into a timeline whose history file is not in order.
     #[error("the history file of timeline {timeline}, which it needs, is not in order ({problem})")]
     HistoryBroken {
@@ -239,6 +245,7 @@ fn on_its_own(backup: &BackupFact, path: &Path<'_>) -> Result<Usable, Unusable> 
     let (reach, reach_timeline, stop) = path.walk(backup.timeline, from, on_history);
     // A backup that ends where it starts needs that segment all the same.
     let whole = reach >= end && reach > path.segment(backup.timeline, start).start();
+    let not_archived = !path.has_archive();
     if !whole && !backup.wal_included {
         return Err(match stop {
             Stop::Broken(segment, broken) if broken.status.is_bad() => Unusable::WalBroken {
@@ -246,15 +253,21 @@ fn on_its_own(backup: &BackupFact, path: &Path<'_>) -> Result<Usable, Unusable> 
                 status: broken.status,
                 problem: broken.problem.clone(),
             },
+            Stop::Broken(segment, _) | Stop::Unknown(segment) if not_archived => Unusable::WalNotArchived { segment },
             Stop::Broken(segment, _) | Stop::Unknown(segment) => Unusable::WalUnverified { segment },
             Stop::History(history) => Unusable::HistoryBroken {
                 timeline: history.timeline,
                 problem: history.problem.clone(),
             },
             // Its end lies in the segment that the server is writing, which is not archived yet.
-            Stop::Now | Stop::Left => Unusable::WalUnverified {
-                segment: path.segment(reach_timeline, reach),
-            },
+            Stop::Now | Stop::Left => {
+                let segment = path.segment(reach_timeline, reach);
+                if not_archived {
+                    Unusable::WalNotArchived { segment }
+                } else {
+                    Unusable::WalUnverified { segment }
+                }
+            }
         });
     }
     let (reach, reach_timeline) = if reach < end {
@@ -268,7 +281,10 @@ fn on_its_own(backup: &BackupFact, path: &Path<'_>) -> Result<Usable, Unusable> 
         consistent_at: end,
         reach,
         reach_timeline,
-        ended_by: EndedBy::of(stop, backup.timeline),
+        ended_by: match EndedBy::of(stop, backup.timeline) {
+            EndedBy::Now | EndedBy::Unverified { .. } if not_archived => EndedBy::NotArchived,
+            ended_by => ended_by,
+        },
         on_history,
     })
 }

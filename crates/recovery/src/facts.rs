@@ -187,6 +187,13 @@ pub struct Archiver {
     pub grace: Duration,
 }
 
+impl Archiver {
+    /// Whether there is an archive. Where archiving is off, one may be named all the same: pg_receivewal may fill it.
+    pub const fn has_archive(&self) -> bool {
+        self.mode_on || self.source.is_ok()
+    }
+}
+
 /// The archiver's last failure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ArchiverFailure {

@@ -70,6 +70,11 @@ impl<'a> Path<'a> {
         }
     }
 
+    /// Whether there is an archive that segments can come from.
+    pub(crate) const fn has_archive(&self) -> bool {
+        self.facts.archiver.has_archive()
+    }
+
     /// Whether a position of a timeline lies on the server's own history: a recovery from there can reach the present.
     pub(crate) fn is_on_history(&self, timeline: Timeline, lsn: Lsn) -> bool {
         is_on_history(&self.facts.history, timeline, lsn)

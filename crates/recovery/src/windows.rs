@@ -37,6 +37,8 @@ pub enum EndedBy {
         /// The timeline left.
         timeline: Timeline,
     },
+    /// There is no archive: WAL goes no further than what is inside the backup.
+    NotArchived,
     /// Nothing: it grows with each archived segment.
     Now,
 }
@@ -59,9 +61,9 @@ impl EndedBy {
         }
     }
 
-    /// Whether the window ends only because what comes next is not archived or not verified yet.
+    /// Whether the window ends only because what comes next is not archived or not verified (yet).
     pub const fn is_open(&self) -> bool {
-        matches!(self, Self::Now | Self::Unverified { .. })
+        matches!(self, Self::Now | Self::Unverified { .. } | Self::NotArchived)
     }
 }
 
@@ -91,6 +93,7 @@ impl fmt::Display for EndedBy {
                 f,
                 "end of archived WAL of timeline {timeline}, which the server has left"
             ),
+            Self::NotArchived => f.write_str("the backup's own end: WAL is not archived"),
             Self::Now => f.write_str("now"),
         }
     }

@@ -290,3 +290,21 @@ fn the_gravest_reason_comes_first() {
     let weights: Vec<Readiness> = facts.verdict().reasons.iter().map(|r| r.weight).collect();
     assert_eq!(weights, [Unrecoverable, Unknown, AtRisk]);
 }
+
+#[test]
+fn without_archiving_a_backup_with_its_wal_inside_is_something_but_not_enough() {
+    let mut own = backup(1, 2.25, 2.5);
+    own.wal_included = true;
+    let mut facts = cluster(vec![own]);
+    facts.extents.clear();
+    facts.archiver.mode_on = false;
+    facts.archiver.source = Err("no archive_command is set".to_owned());
+    let verdict = facts.verdict();
+    assert_eq!(verdict.status, Readiness::AtRisk);
+    verdict.says(Readiness::AtRisk, &["WAL archiving is off", "after a backup ends"]);
+    assert_eq!(verdict.window.map(|window| window.to_lsn), Some(at(2.5)));
+    facts.backups[0].wal_included = false;
+    let verdict = facts.verdict();
+    assert_eq!(verdict.status, Readiness::Unrecoverable);
+    verdict.says(Readiness::Unrecoverable, &["backup 1", "is not inside it", "take a base backup"]);
+}

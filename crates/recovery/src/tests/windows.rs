@@ -195,6 +195,54 @@ fn a_backup_with_its_wal_inside_needs_no_archive_to_become_consistent() {
 }
 
 #[test]
+fn without_an_archive_a_backup_counts_by_the_wal_inside_it_alone() {
+    let mut own = backup(1, 2.25, 2.5);
+    own.wal_included = true;
+    let mut without = backup(2, 6.25, 6.5);
+    without.finished_at = Some(ago(60));
+    let mut facts = cluster(vec![own, without]);
+    facts.extents.clear();
+    facts.archiver.mode_on = false;
+    facts.archiver.source = Err("no archive_command is set".to_owned());
+    assert_eq!(
+        shown(&facts),
+        [(1, 2.5, 2.5, "the backup's own end: WAL is not archived".to_owned(), true)]
+    );
+    assert_eq!(survey(&facts).newest_usable, Some(1));
+    assert_eq!(
+        why(&facts, 2),
+        "segment 000000010000000000000006, which it needs, is not inside it, and WAL is not archived"
+    );
+    assert_eq!(survey(&facts).gaps, []);
+    assert_eq!(survey(&facts).protection.protected, Some(at(2.5)));
+    // What was archived before archiving was turned off still counts, as far as it goes.
+    facts.extents = vec![Extent {
+        timeline: Timeline(1),
+        first: at(2.0),
+        last: at(4.0),
+    }];
+    assert_eq!(shown(&facts)[0].2, 4.0);
+    facts.backups[0].verification = Verification::Failed;
+    assert_eq!(shown(&facts), []);
+}
+
+#[test]
+fn a_chain_of_backups_with_their_wal_inside_needs_no_archive() {
+    let mut full = backup(1, 2.0, 2.5);
+    full.wal_included = true;
+    let mut incremental = backup(2, 4.0, 4.5);
+    incremental.backup_type = BackupType::Incremental;
+    incremental.parent_id = Some(1);
+    incremental.wal_included = true;
+    let mut facts = cluster(vec![full, incremental]);
+    facts.extents.clear();
+    facts.archiver.mode_on = false;
+    facts.archiver.source = Err("no archive_command is set".to_owned());
+    let shown: Vec<_> = shown(&facts).into_iter().map(|w| (w.0, w.1, w.2, w.4)).collect();
+    assert_eq!(shown, [(1, 2.5, 2.5, false), (2, 4.5, 4.5, true)]);
+}
+
+#[test]
 fn dumps_are_no_windows() {
     let mut dump = backup(1, 2.25, 2.5);
     dump.backup_type = BackupType::Logical;
