@@ -30,6 +30,12 @@ pub enum Error {
         /// The SQL function that was called.
         function: &'static str,
     },
+    /// The caller may not read files of the server.
+    #[error("permission denied to read \"{path}\"")]
+    MayNotRead {
+        /// The file or directory.
+        path: String,
+    },
     /// An argument that must have a value is NULL.
     #[error("{argument} must not be null")]
     NullArgument {
@@ -167,6 +173,7 @@ impl Error {
             Self::InRecovery { .. } | Self::ReadOnlyTransaction { .. } => {
                 PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION
             }
+            Self::MayNotRead { .. } => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Self::NullArgument { .. } => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Self::InvalidArgument { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             // What PL/pgSQL's SELECT INTO STRICT raises, so that callers there may use WHEN no_data_found.
@@ -187,6 +194,9 @@ impl Error {
                 Some("This server is a standby or is still recovering, so it cannot write its ledger.".into())
             }
             Self::ReadOnlyTransaction { .. } => Some("It writes to the tables of the extension.".into()),
+            Self::MayNotRead { .. } => {
+                Some("Reading files of the server takes the privileges of pg_read_server_files.".into())
+            }
             Self::NotFound { kind, key, .. } => Some(format!("No {kind} with the id {key} is in the ledger.")),
             Self::UnknownPolicy { name, .. } => {
                 Some(format!("No row of backup_policies has the policy_name \"{name}\"."))
@@ -209,6 +219,7 @@ impl Error {
             Self::NullArgument { hint, .. } | Self::InvalidArgument { hint, .. } | Self::WrongState { hint, .. } => {
                 Some(hint.clone())
             }
+            Self::MayNotRead { .. } => Some("Ask a superuser for GRANT pg_read_server_files.".into()),
             Self::StaleSnapshot { .. } => Some("Try again in a new transaction.".into()),
             Self::NotFound { hint, .. } | Self::LedgerIsAppendOnly { hint, .. } => Some((*hint).into()),
             Self::UnknownPolicy { known, .. } if known.is_empty() => {

@@ -10,6 +10,7 @@ mod detection;
 mod error;
 mod inspection;
 mod locks;
+mod preparation;
 mod process;
 mod restore_command;
 mod scratch;

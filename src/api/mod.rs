@@ -8,6 +8,7 @@ mod incremental;
 pub mod ledger;
 mod own_wal;
 pub mod policy;
+mod prepare;
 pub mod readiness;
 pub mod recovery;
 mod storage;

@@ -14,6 +14,8 @@ pub struct Member<'m> {
     pub path: PathBuf,
     /// Its size in bytes.
     pub bytes: u64,
+    /// Where it ends in the tar, bytes from the beginning of that.
+    pub end: u64,
     /// Whether it is a regular file, rather than a directory or a link.
     pub is_file: bool,
     /// What it holds. What is not read is passed over.
@@ -47,6 +49,7 @@ fn walk<R: Read>(
         let member = Member {
             path: entry.path()?.into_owned(),
             bytes: entry.size(),
+            end: entry.raw_file_position().saturating_add(entry.size()),
             is_file: entry.header().entry_type().is_file(),
             content: &mut entry,
         };

@@ -1,0 +1,295 @@
+//! The way from the backup to the target: its WAL, its window, its timeline.
+
+use chrono::{DateTime, Utc};
+use recovery::prepare::{Outside, Stretch, Target, nearest};
+use recovery::{BackupFact, BackupStatus, BackupType, Unusable, Usable, Verification, survey};
+use wal::{Lsn, SegmentName, Timeline};
+
+use super::backup::Seen;
+use super::{Checks, Status};
+use crate::assessment::Assessment;
+use crate::base_backup::{OwnWal, own_wal};
+use crate::catalog::facts;
+use crate::catalog::prepare::Recorded;
+use crate::error::Result;
+use crate::server::Server;
+
+/// Stands for a backup that is not on record.
+const NOT_RECORDED: i64 = i64::MAX;
+
+/// What a recovery from the backup would find.
+pub struct Way {
+    fact: Option<BackupFact>,
+    verdict: Result<Usable, String>,
+    stretch: Option<Stretch>,
+    /// What the WAL inside the backup lacks.
+    own_wal: Option<String>,
+}
+
+impl Way {
+    /// Finds it: as the survey of all backups does, but by what the backup itself says now.
+    pub fn find(
+        server: &Server,
+        assessment: &Assessment,
+        recorded: Option<&Recorded>,
+        seen: Option<&Seen>,
+        parent: Option<i64>,
+        between: &mut dyn FnMut(),
+    ) -> Result<Self> {
+        let nothing = |why: &str| Self {
+            fact: None,
+            verdict: Err(why.to_owned()),
+            stretch: None,
+            own_wal: None,
+        };
+        if seen.is_some_and(|seen| seen.is_foreign) {
+            return Ok(nothing("The backup is another cluster's."));
+        }
+        let known = recorded.and_then(|recorded| assessment.facts.backups.iter().find(|fact| fact.id == recorded.id));
+        let mut fact = match (known, seen) {
+            (Some(known), _) => known.clone(),
+            (None, None) => return Ok(nothing("There is no base backup whose WAL could be looked for.")),
+            (None, Some(seen)) => unrecorded(seen, parent),
+        };
+        let mut lacking = None;
+        if let Some(seen) = seen {
+            if let Some(label) = &seen.label {
+                (fact.start, fact.timeline) = (Some(label.start), label.timeline);
+            }
+            let range = seen.manifest.as_ref().and_then(|manifest| match manifest.wal_ranges.as_slice() {
+                [range] => Some(*range),
+                _ => None,
+            });
+            fact.wal_included = false;
+            if let Some(range) = range {
+                (fact.start, fact.end, fact.timeline) = (Some(range.start), Some(range.end), range.timeline);
+                match own_wal(server, &seen.backup, range, between) {
+                    OwnWal::Whole => fact.wal_included = true,
+                    OwnWal::Absent => {}
+                    OwnWal::Faulty(why) | OwnWal::OutOfReach(why) => lacking = Some(why),
+                }
+            }
+        }
+        let mut all = assessment.facts.clone();
+        all.backups.retain(|backup| backup.id != fact.id);
+        all.backups.push(fact.clone());
+        let verdict: Result<Usable, Unusable> = match survey(&all).backup(fact.id) {
+            Some(verdict) => verdict.clone(),
+            None => Err(Unusable::RangeUnknown),
+        };
+        let stretch = match &verdict {
+            Ok(usable) => Some(Stretch {
+                backup_id: fact.id,
+                from_lsn: usable.consistent_at,
+                to_lsn: usable.reach,
+                from_time: consistent_by(server, &fact, usable)?,
+                to_time: last_commit(usable.reach_timeline, usable.reach)?,
+            }),
+            Err(_) => None,
+        };
+        Ok(Self {
+            verdict: verdict.map_err(|why| match &why {
+                Unusable::NotCompleted(_) => format!("the ledger says of the backup that {why}"),
+                why => why.to_string(),
+            }),
+            fact: Some(fact),
+            stretch,
+            own_wal: lacking,
+        })
+    }
+
+    /// WAL, target and timeline.
+    pub fn check(&self, server: &Server, assessment: &Assessment, target: Target, checks: &mut Checks) -> Result<()> {
+        let (usable, stretch) = match (&self.verdict, &self.stretch) {
+            (Ok(usable), Some(stretch)) => (usable, stretch),
+            (verdict, _) => {
+                let why = verdict.as_ref().err().map_or("nothing is known of it", String::as_str);
+                let own = self.own_wal.as_ref().map_or(String::new(), |own| format!("; {own}"));
+                if self.fact.is_some() {
+                    checks.add("wal", Status::Failed, format!("{why}{own}"));
+                    let others = nearest(target, &self.others(assessment)?);
+                    let found = match target {
+                        Target::Latest => "nothing can be reached from this backup".to_owned(),
+                        _ => format!("nothing can be reached from this backup; {others}"),
+                    };
+                    checks.add("target", Status::Failed, found);
+                    checks.skip(&["timeline"], "From this backup there is no way to any timeline.");
+                } else {
+                    checks.skip(&["wal", "target", "timeline"], why);
+                }
+                return Ok(());
+            }
+        };
+        let reached = stretch.reaches(target);
+        self.check_wal(usable, target, reached, checks);
+        match reached {
+            Ok(()) => checks.add("target", Status::Passed, in_words(target, stretch)),
+            Err(outside) => {
+                let where_to = match outside {
+                    Outside::Before => "it lies before this backup is consistent",
+                    Outside::Behind => "it lies behind what can be reached from this backup",
+                    Outside::Unknown => "when this backup was consistent is not known",
+                };
+                let mut all = self.others(assessment)?;
+                all.push(*stretch);
+                let found = format!("{where_to} ({}); {}", ends(target, stretch), nearest(target, &all));
+                // Of a backup that is not on record there is no number to give.
+                let found = found.replace(&format!(" (backup {NOT_RECORDED})"), " (this backup)");
+                checks.add("target", Status::Failed, found);
+            }
+        }
+        self.check_timeline(server, usable, target, checks)
+    }
+
+    fn check_wal(&self, usable: &Usable, target: Target, reached: Result<(), Outside>, checks: &mut Checks) {
+        let included = self.fact.as_ref().is_some_and(|fact| fact.wal_included);
+        let own = match (included, &self.own_wal) {
+            (true, _) => "the WAL that makes it consistent is inside it, and sound".to_owned(),
+            (false, None) => "the WAL that makes it consistent is in the archive, and verified".to_owned(),
+            (false, Some(lacking)) => format!("the WAL that makes it consistent is in the archive, and verified ({lacking})"),
+        };
+        let reach = format!("{own}; WAL follows without a break to LSN {}, ended by: {}", usable.reach, usable.ended_by);
+        let status = match (target, reached) {
+            (_, Err(Outside::Behind)) => Status::Failed,
+            // Recovery would go as far as this, and end there without a word.
+            (Target::Latest, _) if !usable.ended_by.is_open() => Status::Warning,
+            _ => Status::Passed,
+        };
+        checks.add("wal", status, reach);
+    }
+
+    fn check_timeline(&self, server: &Server, usable: &Usable, target: Target, checks: &mut Checks) -> Result<()> {
+        if !usable.on_history {
+            let found = format!(
+                "the backup is of timeline {}, which the server has left: recovery leads to a past that it does not share; \
+                 set recovery_target_timeline = '{}'",
+                usable.timeline, usable.reach_timeline
+            );
+            checks.add("timeline", Status::Warning, found);
+            return Ok(());
+        }
+        let timeline = match target {
+            Target::Lsn(lsn) => server.history()?.timeline_of(lsn.less(1)).max(usable.timeline),
+            Target::Latest | Target::Time(_) => usable.reach_timeline,
+        };
+        let found = format!(
+            "from timeline {} to timeline {timeline}, on this server's own history: recovery_target_timeline = '{timeline}'",
+            usable.timeline
+        );
+        checks.add("timeline", Status::Passed, found);
+        Ok(())
+    }
+
+    /// How much WAL a recovery replays, bytes.
+    pub fn wal_bytes(&self, target: Target) -> u64 {
+        let start = self.fact.as_ref().and_then(|fact| fact.start);
+        let reach = self.verdict.as_ref().ok().map(|usable| usable.reach);
+        let end = match (target, reach) {
+            (Target::Lsn(lsn), Some(reach)) => Some(lsn.min(reach)),
+            (_, reach) => reach,
+        };
+        start.zip(end).map_or(0, |(start, end)| end.bytes_since(start))
+    }
+
+    /// The first segment that recovery asks `restore_command` for; none where it can do without.
+    pub fn first_needed(&self, server: &Server) -> Result<Option<SegmentName>> {
+        let Some(fact) = &self.fact else { return Ok(None) };
+        let usable = self.verdict.as_ref().ok();
+        if fact.wal_included && usable.is_none_or(|usable| Some(usable.reach) <= fact.end) {
+            return Ok(None);
+        }
+        let size = server.format.segment_size;
+        let Some(segment) = recovery::backups::first_needed(fact, size) else {
+            return Ok(None);
+        };
+        if usable.is_some_and(|usable| usable.on_history) {
+            return Ok(Some(segment.on(server.history()?.timeline_of_segment(segment.number, size))));
+        }
+        Ok(Some(segment))
+    }
+
+    /// What other backups reach.
+    fn others(&self, assessment: &Assessment) -> Result<Vec<Stretch>> {
+        assessment
+            .survey
+            .windows
+            .iter()
+            .map(|window| {
+                let backup = assessment.facts.backups.iter().find(|backup| backup.id == window.backup_id);
+                Ok(Stretch {
+                    backup_id: window.backup_id,
+                    from_lsn: window.from_lsn,
+                    to_lsn: window.to_lsn,
+                    from_time: backup.and_then(|backup| backup.finished_at),
+                    to_time: last_commit(window.timeline, window.to_lsn)?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The backup as it speaks for itself.
+fn unrecorded(seen: &Seen, parent: Option<i64>) -> BackupFact {
+    let label = seen.label.as_ref();
+    BackupFact {
+        id: NOT_RECORDED,
+        backup_type: match label.and_then(|label| label.incremental_from) {
+            Some(_) => BackupType::Incremental,
+            None => BackupType::Full,
+        },
+        parent_id: parent,
+        timeline: label.map_or(Timeline(1), |label| label.timeline),
+        start: label.map(|label| label.start),
+        end: None,
+        finished_at: None,
+        status: BackupStatus::Completed,
+        error: None,
+        verification: Verification::Unverified,
+        wal_included: false,
+    }
+}
+
+/// A time at which the backup was consistent already: when it was recorded to end, else the last commit in the segment that it
+/// ends in.
+fn consistent_by(server: &Server, fact: &BackupFact, usable: &Usable) -> Result<Option<DateTime<Utc>>> {
+    match fact.finished_at {
+        Some(at) => Ok(Some(at)),
+        None => {
+            let last = SegmentName::containing(
+                usable.timeline,
+                usable.consistent_at.less(1),
+                server.format.segment_size,
+            );
+            last_commit(usable.timeline, last.end())
+        }
+    }
+}
+
+fn last_commit(timeline: Timeline, before: Lsn) -> Result<Option<DateTime<Utc>>> {
+    Ok(facts::last_commit_before(timeline, before)?.and_then(facts::moment))
+}
+
+fn ends(target: Target, stretch: &Stretch) -> String {
+    let time = |time: Option<DateTime<Utc>>| time.map_or_else(|| "an unknown time".to_owned(), |time| time.to_rfc3339());
+    match target {
+        Target::Latest | Target::Lsn(_) => format!("LSN {} to {}", stretch.from_lsn, stretch.to_lsn),
+        Target::Time(_) => format!(
+            "{} to {}",
+            time(stretch.from_time),
+            time(stretch.to_time.max(stretch.from_time))
+        ),
+    }
+}
+
+fn in_words(target: Target, stretch: &Stretch) -> String {
+    match target {
+        Target::Latest => {
+            let last = stretch
+                .to_time
+                .map_or(String::new(), |time| format!("; the last commit there was at {}", time.to_rfc3339()));
+            format!("the end of WAL is LSN {}{last}", stretch.to_lsn)
+        }
+        Target::Lsn(lsn) => format!("LSN {lsn} lies inside ({})", ends(target, stretch)),
+        Target::Time(time) => format!("{} lies inside ({})", time.to_rfc3339(), ends(target, stretch)),
+    }
+}
