@@ -78,7 +78,7 @@ pub fn find(id: i64, path: &Text, recorded_start: Option<PgLsn>) -> Result<Optio
             );
             false
         }
-        OwnWal::OutOfReach(why) => return unknown(&why),
+        OwnWal::Foreign(why) | OwnWal::OutOfReach(why) => return unknown(&why),
     };
     Ok(Some(row(&server, *range, included)?))
 }

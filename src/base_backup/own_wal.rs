@@ -20,6 +20,8 @@ pub enum OwnWal {
     Absent,
     /// Some of it. The clause says what is missing or wrong.
     Faulty(String),
+    /// It is another cluster's, and so is the backup. The clause says what was found.
+    Foreign(String),
     /// It lies where looking for it would mean to decompress the whole backup.
     OutOfReach(String),
 }
@@ -67,6 +69,7 @@ pub fn own_wal(server: &Server, backup: &BaseBackup, range: WalRange, between: &
         Ok(()) if check.next > check.last => OwnWal::Whole,
         Ok(()) if check.next == check.first => OwnWal::Absent,
         Ok(()) => OwnWal::Faulty(format!("segment {} is not inside it", check.name(check.next))),
+        Err(why) if check.is_foreign => OwnWal::Foreign(why),
         Err(why) => OwnWal::Faulty(why),
     }
 }
@@ -82,6 +85,8 @@ struct Check<'s> {
     next: u64,
     handover: Option<Handover>,
     reader: SegmentReader,
+    /// Whether a segment was found to be another cluster's.
+    is_foreign: bool,
 }
 
 impl<'s> Check<'s> {
@@ -97,6 +102,7 @@ impl<'s> Check<'s> {
             next: first,
             handover: None,
             reader: SegmentReader::new(),
+            is_foreign: false,
         }
     }
 
@@ -174,6 +180,7 @@ impl<'s> Check<'s> {
                     && fault.lsn >= end
                     && !matches!(fault.problem, Problem::Truncated | Problem::Oversized | Problem::Unreadable) => {}
             Err(fault) => {
+                self.is_foreign = fault.problem == Problem::ForeignSystem;
                 let sentence = fault.sentence.trim_end_matches('.');
                 return Err(format!(
                     "segment {name} inside it is {} ({}): LSN {}, byte {}: {sentence}",

@@ -144,14 +144,23 @@ impl Seen {
                 return;
             }
         };
-        checks.add(
-            "backup_manifest",
-            Status::Passed,
-            format!(
-                "version {}, {} files of {} bytes, its own checksum is right",
-                manifest.version, manifest.files, manifest.bytes
+        // The oldest timeline's WAL is listed last.
+        let begins_at = manifest.wal_ranges.last().map(|range| range.start);
+        match (&self.label, begins_at) {
+            (Some(label), Some(start)) if label.start != start => checks.add(
+                "backup_manifest",
+                Status::Failed,
+                format!("it is of a backup that begins at LSN {start}, and the label says {}", label.start),
             ),
-        );
+            _ => checks.add(
+                "backup_manifest",
+                Status::Passed,
+                format!(
+                    "version {}, {} files of {} bytes, its own checksum is right",
+                    manifest.version, manifest.files, manifest.bytes
+                ),
+            ),
+        }
         let (status, found) = match tar {
             None if listed.faults == 0 => (
                 Status::Passed,

@@ -38,7 +38,8 @@ pub fn disk_space(
     // SAFETY: a plain variable of the server.
     let max_wal_size = unsafe { pg_sys::max_wal_size_mb }.unsigned_abs();
     let kept_wal = wal_bytes.min(u64::from(max_wal_size) << 21);
-    let mut wanted = vec![(data.join("pg_wal"), kept_wal)];
+    // The data directory comes first, so that its file system goes by its name.
+    let mut wanted = vec![(data.to_owned(), 0)];
     if seen.manifest.is_some() {
         for (tablespace, bytes) in &seen.sizes {
             let own = data.join("pg_tblspc").join(tablespace.to_string());
@@ -55,6 +56,7 @@ pub fn disk_space(
             }
         }
     }
+    wanted.push((data.join("pg_wal"), kept_wal));
     let (mut found, mut fits) = (Vec::new(), true);
     for need in by_file_system(wanted) {
         match rustix::fs::statvfs(&need.place) {
@@ -82,8 +84,7 @@ pub fn disk_space(
 
 fn by_file_system(wanted: Vec<(PathBuf, u64)>) -> Vec<Need> {
     let mut by_device: BTreeMap<Option<u64>, Need> = BTreeMap::new();
-    // The data directory first, so that its file system goes by its name.
-    for (place, bytes) in wanted.into_iter().rev() {
+    for (place, bytes) in wanted {
         let device = fs::metadata(&place).ok().map(|metadata| metadata.dev());
         let need = by_device.entry(device).or_insert(Need { place, bytes: 0 });
         need.bytes = need.bytes.saturating_add(bytes);
@@ -118,7 +119,7 @@ pub fn tools(seen: Option<&Seen>, checks: &mut Checks) {
     }
     match (there.is_empty(), missing.is_empty()) {
         (true, true) => checks.add(ITEM, Status::Passed, "a plain backup is copied, and takes no tool"),
-        (_, true) => checks.add(ITEM, Status::Passed, format!("{}: found", there.join(", "))),
+        (_, true) => checks.add(ITEM, Status::Passed, format!("found: {}", there.join(", "))),
         (_, false) => checks.add(
             ITEM,
             Status::Failed,

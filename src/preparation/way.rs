@@ -24,6 +24,8 @@ pub struct Way {
     stretch: Option<Stretch>,
     /// What the WAL inside the backup lacks.
     own_wal: Option<String>,
+    /// Whether the backup was there to be looked into.
+    seen: bool,
 }
 
 impl Way {
@@ -41,6 +43,7 @@ impl Way {
             verdict: Err(why.to_owned()),
             stretch: None,
             own_wal: None,
+            seen: seen.is_some(),
         };
         if seen.is_some_and(|seen| seen.is_foreign) {
             return Ok(nothing("The backup is another cluster's."));
@@ -66,7 +69,7 @@ impl Way {
                 match own_wal(server, &seen.backup, range, between) {
                     OwnWal::Whole => fact.wal_included = true,
                     OwnWal::Absent => {}
-                    OwnWal::Faulty(why) | OwnWal::OutOfReach(why) => lacking = Some(why),
+                    OwnWal::Faulty(why) | OwnWal::Foreign(why) | OwnWal::OutOfReach(why) => lacking = Some(why),
                 }
             }
         }
@@ -95,6 +98,7 @@ impl Way {
             fact: Some(fact),
             stretch,
             own_wal: lacking,
+            seen: seen.is_some(),
         })
     }
 
@@ -144,6 +148,7 @@ impl Way {
     fn check_wal(&self, usable: &Usable, target: Target, reached: Result<(), Outside>, checks: &mut Checks) {
         let included = self.fact.as_ref().is_some_and(|fact| fact.wal_included);
         let own = match (included, &self.own_wal) {
+            (true, _) if !self.seen => "by the ledger, the WAL that makes it consistent is inside it".to_owned(),
             (true, _) => "the WAL that makes it consistent is inside it, and sound".to_owned(),
             (false, None) => "the WAL that makes it consistent is in the archive, and verified".to_owned(),
             (false, Some(lacking)) => format!("the WAL that makes it consistent is in the archive, and verified ({lacking})"),

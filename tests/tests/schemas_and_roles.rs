@@ -102,6 +102,7 @@ fn public_gets_nothing_and_monitors_read() -> Result<()> {
         "record_recovery_start('latest')",
         "record_recovery_complete(1)",
         "verify_wal_archive()",
+        "prepare_recovery('/base')",
         "acknowledge_wal_gap('0', '1', 'why')",
         "start_worker()",
         "stop_worker()",
