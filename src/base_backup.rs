@@ -42,7 +42,10 @@ pub fn label(backup: &BaseBackup, between: &mut dyn FnMut()) -> Result<BackupLab
             visit_tar(&tar, between, &mut |member, _| {
                 seen += 1;
                 if member.path == Path::new("backup_label") {
-                    found = member.content.take(BackupLabel::MAX_BYTES + 1).read_to_end(&mut content);
+                    found = member
+                        .content
+                        .take(BackupLabel::MAX_BYTES + 1)
+                        .read_to_end(&mut content);
                     return ControlFlow::Break(());
                 }
                 if seen >= MEMBERS_TO_THE_LABEL {

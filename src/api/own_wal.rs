@@ -4,12 +4,12 @@
 
 use artifact::{BaseBackup, ManifestError, WalRange, read_manifest};
 use pgrx::prelude::*;
-use wal::{Lsn, SegmentName};
+use wal::{Lsn, SegmentName, Timeline};
 
 use super::call;
 use crate::base_backup::{self, OwnWal};
-use crate::catalog::{PgLsn, Text, backup};
-use crate::error::Result;
+use crate::catalog::{PgLsn, Text, backup, prepare};
+use crate::error::{Error, Result};
 use crate::server::Server;
 
 /// The WAL that the backup at `path` needs, and whether it is inside it; none where that cannot be known, or where the backup
@@ -41,9 +41,11 @@ pub fn find(id: i64, path: &Text, recorded_start: Option<PgLsn>) -> Result<Optio
         Err(error) => return unknown(&error.to_string()),
     };
     let ours = server.format.system_identifier;
-    let identifier = manifest
-        .system_identifier
-        .or_else(|| base_backup::control(&found).ok().map(|control| control.system_identifier));
+    let identifier = manifest.system_identifier.or_else(|| {
+        base_backup::control(&found)
+            .ok()
+            .map(|control| control.system_identifier)
+    });
     if let Some(identifier) = identifier.filter(|identifier| *identifier != ours) {
         return unknown(&format!(
             "The backup at \"{}\" is of the cluster {identifier}, and this is {ours}",
@@ -80,19 +82,38 @@ pub fn find(id: i64, path: &Text, recorded_start: Option<PgLsn>) -> Result<Optio
         }
         OwnWal::Foreign(why) | OwnWal::OutOfReach(why) => return unknown(&why),
     };
-    Ok(Some(row(&server, *range, included)?))
+    let label = match base_backup::label(&found, between) {
+        Ok(label) => label,
+        Err(why) => return unknown(&why),
+    };
+    row(&server, *range, included, label.incremental_from).map(Some)
 }
 
-fn row(server: &Server, range: WalRange, included: bool) -> Result<backup::OwnWal> {
+fn row(
+    server: &Server,
+    range: WalRange,
+    included: bool,
+    incremental_from: Option<(Lsn, Timeline)>,
+) -> Result<backup::OwnWal> {
+    let parent = match incremental_from {
+        Some((start, timeline)) => prepare::beginning_at(timeline_id(timeline)?, PgLsn(start.0))?,
+        None => None,
+    };
     let segment = |lsn| SegmentName::containing(range.timeline, lsn, server.format.segment_size).to_string();
     Ok(backup::OwnWal {
-        timeline: i32::try_from(range.timeline.0).map_err(|_| crate::error::Error::UnexpectedAnswer {
-            what: "a timeline below 2^31",
-        })?,
+        timeline: timeline_id(range.timeline)?,
         start_lsn: PgLsn(range.start.0),
         end_lsn: PgLsn(range.end.0),
         start_wal_file: segment(range.start),
         end_wal_file: segment(range.end.less(1)),
         included,
+        is_incremental: incremental_from.is_some(),
+        parent: parent.map(|parent| parent.id),
+    })
+}
+
+fn timeline_id(timeline: Timeline) -> Result<i32> {
+    i32::try_from(timeline.0).map_err(|_| Error::UnexpectedAnswer {
+        what: "a timeline below 2^31",
     })
 }

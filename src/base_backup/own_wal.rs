@@ -30,10 +30,7 @@ pub enum OwnWal {
 ///
 /// The work is that of reading the WAL, and for a tar that holds data too (`-X fetch`) of leaping over those.
 pub fn own_wal(server: &Server, backup: &BaseBackup, range: WalRange, between: &mut dyn FnMut()) -> OwnWal {
-    let history = server
-        .history()
-        .ok()
-        .filter(|history| history.contains(range.timeline));
+    let history = server.history().ok().filter(|history| history.contains(range.timeline));
     let mut check = Check::new(server, range, history.as_ref());
     let read = match backup.wal() {
         None => Ok(()),
@@ -178,7 +175,10 @@ impl<'s> Check<'s> {
             Err(fault)
                 if self.next == self.last
                     && fault.lsn >= end
-                    && !matches!(fault.problem, Problem::Truncated | Problem::Oversized | Problem::Unreadable) => {}
+                    && !matches!(
+                        fault.problem,
+                        Problem::Truncated | Problem::Oversized | Problem::Unreadable
+                    ) => {}
             Err(fault) => {
                 self.is_foreign = fault.problem == Problem::ForeignSystem;
                 let sentence = fault.sentence.trim_end_matches('.');

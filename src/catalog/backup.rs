@@ -184,18 +184,25 @@ pub struct OwnWal {
     pub end_wal_file: String,
     /// Whether it is inside the backup, whole and sound.
     pub included: bool,
+    /// Whether the backup says that it is incremental.
+    pub is_incremental: bool,
+    /// The backup that it says it builds on, where that is on record.
+    pub parent: Option<i64>,
 }
 
 // What the archive has told of the backup meanwhile is exact, so it stays. What the backup's own manifest says is taken where
-// it lies within that or what was recorded: else it is another backup's.
+// it lies within that or what was recorded: else it is another backup's. An incremental backup cannot stand as a full one,
+// whatever its recorder called it.
 static END: Statement = Statement::new(
     "UPDATE @extschema@.backup_history AS b
      SET status = $2, error = $3, backup_size_bytes = $4, file_count = $5,
          duration_seconds = coalesce($6, round(greatest(extract(epoch FROM $9 - started_at), 0), 3)),
-         (timeline_id, start_lsn, end_lsn, start_wal_file, end_wal_file, wal_bytes, wal_included) = (
-             SELECT range.timeline_id, range.start_lsn, range.end_lsn, range.start_wal_file, range.end_wal_file,
+         (backup_type, parent_id, timeline_id, start_lsn, end_lsn, start_wal_file, end_wal_file, wal_bytes, wal_included) = (
+             SELECT range.backup_type, range.parent_id, range.timeline_id, range.start_lsn, range.end_lsn, range.start_wal_file, range.end_wal_file,
                     (range.end_lsn - range.start_lsn)::bigint, range.wal_included
-             FROM (SELECT CASE WHEN own.fits THEN $10 ELSE b.timeline_id END AS timeline_id,
+             FROM (SELECT CASE WHEN own.fits AND $16 AND b.backup_type = 'full' THEN 'incremental' ELSE b.backup_type END AS backup_type,
+                          CASE WHEN own.fits THEN coalesce(b.parent_id, $17) ELSE b.parent_id END AS parent_id,
+                          CASE WHEN own.fits THEN $10 ELSE b.timeline_id END AS timeline_id,
                           CASE WHEN own.fits THEN $11 ELSE b.start_lsn END AS start_lsn,
                           CASE WHEN own.fits THEN $12 ELSE coalesce(b.end_lsn, $7) END AS end_lsn,
                           CASE WHEN own.fits THEN $13 ELSE b.start_wal_file END AS start_wal_file,
@@ -226,6 +233,8 @@ pub fn end(backup: &Ended<'_>) -> Result<bool> {
         own.map(|own| own.start_wal_file.as_str()).into(),
         own.map(|own| own.end_wal_file.as_str()).into(),
         own.map(|own| own.included).into(),
+        own.map(|own| own.is_incremental).into(),
+        own.and_then(|own| own.parent).into(),
     ];
     END.write(&args, |rows| Ok(rows.processed() == 1))
 }

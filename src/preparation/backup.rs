@@ -62,11 +62,18 @@ impl Seen {
         let found = artifact::recognise(path).and_then(|kind| Ok((kind, BaseBackup::open(path)?)));
         let backup = match found {
             Ok((kind, Some(backup))) => {
-                checks.add("backup_path", Status::Passed, format!("\"{}\" is a {kind}", path.display()));
+                checks.add(
+                    "backup_path",
+                    Status::Passed,
+                    format!("\"{}\" is a {kind}", path.display()),
+                );
                 backup
             }
             Ok((kind, None)) => {
-                let what = format!("\"{}\" is no base backup that a recovery can start from ({kind})", path.display());
+                let what = format!(
+                    "\"{}\" is no base backup that a recovery can start from ({kind})",
+                    path.display()
+                );
                 checks.add("backup_path", Status::Failed, what);
                 checks.skip(&INSIDE, "There is no base backup to look at.");
                 return None;
@@ -84,8 +91,14 @@ impl Seen {
                     label.label,
                     label.start,
                     label.timeline,
-                    label.start_time.as_ref().map_or(String::new(), |time| format!(", {time}")),
-                    label.from.as_ref().map_or(String::new(), |from| format!(", from a {from}"))
+                    label
+                        .start_time
+                        .as_ref()
+                        .map_or(String::new(), |time| format!(", {time}")),
+                    label
+                        .from
+                        .as_ref()
+                        .map_or(String::new(), |from| format!(", from a {from}"))
                 );
                 checks.add("backup_label", Status::Passed, found);
                 Some(label)
@@ -140,7 +153,11 @@ impl Seen {
                     _ => Status::Failed,
                 };
                 checks.add("backup_manifest", status, error);
-                checks.add("backup_files", Status::Skipped, "Without its manifest nothing tells which files a backup has.");
+                checks.add(
+                    "backup_files",
+                    Status::Skipped,
+                    "Without its manifest nothing tells which files a backup has.",
+                );
                 return;
             }
         };
@@ -150,7 +167,10 @@ impl Seen {
             (Some(label), Some(start)) if label.start != start => checks.add(
                 "backup_manifest",
                 Status::Failed,
-                format!("it is of a backup that begins at LSN {start}, and the label says {}", label.start),
+                format!(
+                    "it is of a backup that begins at LSN {start}, and the label says {}",
+                    label.start
+                ),
             ),
             _ => checks.add(
                 "backup_manifest",
@@ -164,7 +184,10 @@ impl Seen {
         let (status, found) = match tar {
             None if listed.faults == 0 => (
                 Status::Passed,
-                format!("all {} files that the manifest lists are there with their size", manifest.files),
+                format!(
+                    "all {} files that the manifest lists are there with their size",
+                    manifest.files
+                ),
             ),
             None => (
                 Status::Failed,
@@ -173,7 +196,11 @@ impl Seen {
                     listed.faults,
                     manifest.files,
                     listed.named.join("; "),
-                    if listed.faults > listed.named.len() as u64 { "; and others" } else { "" }
+                    if listed.faults > listed.named.len() as u64 {
+                        "; and others"
+                    } else {
+                        ""
+                    }
                 ),
             ),
             Some(Err(why)) => (Status::Failed, why.clone()),
@@ -183,7 +210,10 @@ impl Seen {
             ),
             Some(Ok(files)) if (files.files, files.bytes) == (listed.files, listed.bytes) => (
                 Status::Passed,
-                format!("the tars hold {} files of {} bytes, as the manifest lists", files.files, files.bytes),
+                format!(
+                    "the tars hold {} files of {} bytes, as the manifest lists",
+                    files.files, files.bytes
+                ),
             ),
             Some(Ok(files)) => (
                 Status::Failed,
@@ -212,14 +242,20 @@ impl Seen {
         let named = self.manifest.as_ref().and_then(|manifest| manifest.system_identifier);
         match named.or(control.as_ref().ok().map(|control| control.system_identifier)) {
             Some(theirs) if theirs == ours => {
-                checks.add("system_identifier", Status::Passed, format!("{ours}, as this cluster's"));
+                checks.add(
+                    "system_identifier",
+                    Status::Passed,
+                    format!("{ours}, as this cluster's"),
+                );
             }
             Some(theirs) => {
                 self.is_foreign = true;
                 checks.add(
                     "system_identifier",
                     Status::Failed,
-                    format!("it is of the cluster {theirs}, and this is {ours}: no WAL of this cluster's archive fits it"),
+                    format!(
+                        "it is of the cluster {theirs}, and this is {ours}: no WAL of this cluster's archive fits it"
+                    ),
                 );
             }
             None => checks.add("system_identifier", unread(&control, tar), clause(&control)),
@@ -320,7 +356,11 @@ pub fn on_record(recorded: Option<&Recorded>, seen: Option<&Seen>, checks: &mut 
             Status::Warning,
             "no row of backup_history has this backup_path; what follows goes by the backup itself",
         );
-        checks.add("verification", Status::Skipped, "a backup that is not on record was never verified");
+        checks.add(
+            "verification",
+            Status::Skipped,
+            "a backup that is not on record was never verified",
+        );
         return;
     };
     let id = recorded.id;
@@ -355,7 +395,10 @@ pub fn on_record(recorded: Option<&Recorded>, seen: Option<&Seen>, checks: &mut 
     let (status, found) = match recorded.verification.as_str() {
         "passed" => (Status::Passed, "its contents were verified"),
         "failed" => (Status::Failed, "its verification failed; see its verification_detail"),
-        _ => (Status::Skipped, "nobody has verified its contents yet; sizes are checked here, contents are not"),
+        _ => (
+            Status::Skipped,
+            "nobody has verified its contents yet; sizes are checked here, contents are not",
+        ),
     };
     checks.add("verification", status, found);
 }

@@ -13,7 +13,11 @@ const ITEM: &str = "backup_chain";
 /// Looks at each backup down to the full one; gives the id of the one that this one builds on.
 pub fn check(seen: Option<&Seen>, checks: &mut Checks, between: &mut dyn FnMut()) -> Result<Option<i64>> {
     let Some(label) = seen.and_then(|seen| seen.label.as_ref()) else {
-        checks.add(ITEM, Status::Skipped, "without a label nothing tells what the backup builds on");
+        checks.add(
+            ITEM,
+            Status::Skipped,
+            "without a label nothing tells what the backup builds on",
+        );
         return Ok(None);
     };
     let Some(mut wanted) = label.incremental_from else {
@@ -40,7 +44,10 @@ pub fn check(seen: Option<&Seen>, checks: &mut Checks, between: &mut dyn FnMut()
         };
         parents.push(recorded.id);
         let Some(path) = recorded.path else {
-            break format!("where backup {} lies, which it builds on, is not on record", recorded.id);
+            break format!(
+                "where backup {} lies, which it builds on, is not on record",
+                recorded.id
+            );
         };
         let label = match BaseBackup::open(path.as_path()) {
             Ok(Some(backup)) => base_backup::label(&backup, between),

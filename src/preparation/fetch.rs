@@ -21,7 +21,11 @@ pub fn check(
     between: &mut dyn FnMut(),
 ) -> Result<()> {
     let Some(segment) = segment else {
-        checks.add(ITEM, Status::Skipped, "no segment of the archive is needed, or none can be told");
+        checks.add(
+            ITEM,
+            Status::Skipped,
+            "no segment of the archive is needed, or none can be told",
+        );
         return Ok(());
     };
     let command = server::setting(c"restore_command").unwrap_or_default();
@@ -37,7 +41,11 @@ pub fn check(
     let fetched = match restore_command::fetch(server, &command, &segment.to_string(), between) {
         Ok(Fetched::File(file)) => file,
         Ok(Fetched::NotThere(why)) => {
-            checks.add(ITEM, Status::Failed, format!("it did not bring segment {segment}: {why}"));
+            checks.add(
+                ITEM,
+                Status::Failed,
+                format!("it did not bring segment {segment}: {why}"),
+            );
             return Ok(());
         }
         Err(error) => {
@@ -54,7 +62,10 @@ pub fn check(
     let (status, found) = match (outcome.result, expected) {
         (Err(fault), _) => (
             Status::Failed,
-            format!("it brought a segment {segment} that is {}: {fault}", fault.problem.status().as_str()),
+            format!(
+                "it brought a segment {segment} that is {}: {fault}",
+                fault.problem.status().as_str()
+            ),
         ),
         (Ok(_), Some(expected)) if expected != sha256 => (
             Status::Failed,
@@ -69,7 +80,9 @@ pub fn check(
         ),
         (Ok(_), None) => (
             Status::Passed,
-            format!("it brought segment {segment} in {took} ms, which is sound; the archive has no verified one to compare it with"),
+            format!(
+                "it brought segment {segment} in {took} ms, which is sound; the archive has no verified one to compare it with"
+            ),
         ),
     };
     checks.add(ITEM, status, found);

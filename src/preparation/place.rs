@@ -44,7 +44,11 @@ pub fn disk_space(
         for (tablespace, bytes) in &seen.sizes {
             let own = data.join("pg_tblspc").join(tablespace.to_string());
             // One that this server does not have may go anywhere; the data directory is as good a guess as any.
-            let place = if *tablespace != 0 && own.exists() { own } else { data.to_owned() };
+            let place = if *tablespace != 0 && own.exists() {
+                own
+            } else {
+                data.to_owned()
+            };
             wanted.push((place, *bytes));
         }
     } else {
@@ -109,7 +113,10 @@ pub fn tools(seen: Option<&Seen>, checks: &mut Checks) {
         needed.dedup();
     }
     let (mut there, mut missing): (Vec<&str>, Vec<&str>) = needed.into_iter().partition(on_path);
-    let is_incremental = seen.label.as_ref().is_some_and(|label| label.incremental_from.is_some());
+    let is_incremental = seen
+        .label
+        .as_ref()
+        .is_some_and(|label| label.incremental_from.is_some());
     if is_incremental {
         if own_programs().join("pg_combinebackup").is_file() {
             there.push("pg_combinebackup");

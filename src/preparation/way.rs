@@ -58,11 +58,18 @@ impl Way {
         if let Some(seen) = seen {
             if let Some(label) = &seen.label {
                 (fact.start, fact.timeline) = (Some(label.start), label.timeline);
+                if label.incremental_from.is_some() && !fact.backup_type.needs_parent() {
+                    fact.backup_type = BackupType::Incremental;
+                }
+                fact.parent_id = fact.parent_id.or(parent);
             }
-            let range = seen.manifest.as_ref().and_then(|manifest| match manifest.wal_ranges.as_slice() {
-                [range] => Some(*range),
-                _ => None,
-            });
+            let range = seen
+                .manifest
+                .as_ref()
+                .and_then(|manifest| match manifest.wal_ranges.as_slice() {
+                    [range] => Some(*range),
+                    _ => None,
+                });
             fact.wal_included = false;
             if let Some(range) = range {
                 (fact.start, fact.end, fact.timeline) = (Some(range.start), Some(range.end), range.timeline);
@@ -151,9 +158,14 @@ impl Way {
             (true, _) if !self.seen => "by the ledger, the WAL that makes it consistent is inside it".to_owned(),
             (true, _) => "the WAL that makes it consistent is inside it, and sound".to_owned(),
             (false, None) => "the WAL that makes it consistent is in the archive, and verified".to_owned(),
-            (false, Some(lacking)) => format!("the WAL that makes it consistent is in the archive, and verified ({lacking})"),
+            (false, Some(lacking)) => {
+                format!("the WAL that makes it consistent is in the archive, and verified ({lacking})")
+            }
         };
-        let reach = format!("{own}; WAL follows without a break to LSN {}, ended by: {}", usable.reach, usable.ended_by);
+        let reach = format!(
+            "{own}; WAL follows without a break to LSN {}, ended by: {}",
+            usable.reach, usable.ended_by
+        );
         let status = match (target, reached) {
             (_, Err(Outside::Behind)) => Status::Failed,
             // Recovery would go as far as this, and end there without a word.
@@ -208,7 +220,9 @@ impl Way {
             return Ok(None);
         };
         if usable.is_some_and(|usable| usable.on_history) {
-            return Ok(Some(segment.on(server.history()?.timeline_of_segment(segment.number, size))));
+            return Ok(Some(
+                segment.on(server.history()?.timeline_of_segment(segment.number, size)),
+            ));
         }
         Ok(Some(segment))
     }
@@ -220,7 +234,11 @@ impl Way {
             .windows
             .iter()
             .map(|window| {
-                let backup = assessment.facts.backups.iter().find(|backup| backup.id == window.backup_id);
+                let backup = assessment
+                    .facts
+                    .backups
+                    .iter()
+                    .find(|backup| backup.id == window.backup_id);
                 Ok(Stretch {
                     backup_id: window.backup_id,
                     from_lsn: window.from_lsn,
@@ -275,7 +293,8 @@ fn last_commit(timeline: Timeline, before: Lsn) -> Result<Option<DateTime<Utc>>>
 }
 
 fn ends(target: Target, stretch: &Stretch) -> String {
-    let time = |time: Option<DateTime<Utc>>| time.map_or_else(|| "an unknown time".to_owned(), |time| time.to_rfc3339());
+    let time =
+        |time: Option<DateTime<Utc>>| time.map_or_else(|| "an unknown time".to_owned(), |time| time.to_rfc3339());
     match target {
         Target::Latest | Target::Lsn(_) => format!("LSN {} to {}", stretch.from_lsn, stretch.to_lsn),
         Target::Time(_) => format!(
@@ -289,9 +308,9 @@ fn ends(target: Target, stretch: &Stretch) -> String {
 fn in_words(target: Target, stretch: &Stretch) -> String {
     match target {
         Target::Latest => {
-            let last = stretch
-                .to_time
-                .map_or(String::new(), |time| format!("; the last commit there was at {}", time.to_rfc3339()));
+            let last = stretch.to_time.map_or(String::new(), |time| {
+                format!("; the last commit there was at {}", time.to_rfc3339())
+            });
             format!("the end of WAL is LSN {}{last}", stretch.to_lsn)
         }
         Target::Lsn(lsn) => format!("LSN {lsn} lies inside ({})", ends(target, stretch)),

@@ -75,8 +75,12 @@ fn without_an_archive_a_backup_with_its_wal_inside_makes_a_window_that_a_recover
     assert_eq!(included(&cluster, &id)?, "t");
     let label = fs::read_to_string(cluster.place("base").join("backup_label"))?;
     let start = cluster.text(&format!("SELECT start_lsn FROM backup_history WHERE id = {id}"))?;
-    ensure!(label.contains(&format!("START WAL LOCATION: {start} ")), "{start}: {label}");
-    let window = "SELECT w.backup_id, w.from_lsn = b.end_lsn, w.to_lsn = b.end_lsn, w.from_time = b.finished_at, w.ended_by
+    ensure!(
+        label.contains(&format!("START WAL LOCATION: {start} ")),
+        "{start}: {label}"
+    );
+    let window =
+        "SELECT w.backup_id, w.from_lsn = b.end_lsn, w.to_lsn = b.end_lsn, w.from_time = b.finished_at, w.ended_by
                     FROM recovery_windows w JOIN backup_history b ON b.id = w.backup_id";
     assert_eq!(
         cluster.text(window)?,
@@ -137,7 +141,11 @@ fn wal_is_found_in_every_format_that_pg_basebackup_writes() -> Result<()> {
         ("tar-none", &["-Ft", "-X", "none"], "f"),
     ] {
         let (id, told) = recorded(&cluster, name, options, nothing)?;
-        assert_eq!((included(&cluster, &id)?.as_str(), told.as_str()), (expected, ""), "{name}");
+        assert_eq!(
+            (included(&cluster, &id)?.as_str(), told.as_str()),
+            (expected, ""),
+            "{name}"
+        );
     }
     // Whether a compressed tar holds WAL among its data is not worth decompressing all of it.
     let (id, told) = recorded(&cluster, "tar-gz-fetched", &["-Ft", "-z", "-X", "fetch"], nothing)?;
@@ -200,7 +208,10 @@ fn a_dump_is_a_point_and_makes_no_window() -> Result<()> {
     cluster.text(&format!("SELECT record_backup_start('logical', '{path}')"))?;
     cluster.client("pg_dump", &["-Fc", "-f", &path])?;
     cluster.text("SELECT record_backup_complete(1)")?;
-    assert_eq!(cluster.text("SELECT status, wal_included IS NULL FROM backup_history")?, "completed|t");
+    assert_eq!(
+        cluster.text("SELECT status, wal_included IS NULL FROM backup_history")?,
+        "completed|t"
+    );
     assert_eq!(cluster.text("SELECT count(*) FROM recovery_windows")?, "0");
     Ok(())
 }

@@ -25,7 +25,10 @@ impl Prepared {
         cluster.reload()?;
         cluster.text("CREATE EXTENSION pg_backstop; CREATE TABLE kept AS SELECT 1 AS one; SELECT pg_switch_wal()")?;
         let path = cluster.place("base");
-        let start = format!("SELECT backup_id FROM record_backup_start('full', '{}')", path.display());
+        let start = format!(
+            "SELECT backup_id FROM record_backup_start('full', '{}')",
+            path.display()
+        );
         let id = cluster.text(&start)?;
         backup(&cluster, &path, options)?;
         cluster.text(&format!("SELECT record_backup_complete({id})"))?;
@@ -80,7 +83,13 @@ impl Prepared {
 
 fn backup(cluster: &Cluster, path: &std::path::Path, options: &[&str]) -> Result<()> {
     let mut command = cluster.client_command("pg_basebackup")?;
-    process::run(command.args(["--checkpoint=fast", "--no-sync", "-D"]).arg(path).args(options)).map(drop)
+    process::run(
+        command
+            .args(["--checkpoint=fast", "--no-sync", "-D"])
+            .arg(path)
+            .args(options),
+    )
+    .map(drop)
 }
 
 #[test]
@@ -93,7 +102,12 @@ fn a_good_plain_backup_passes_every_check() -> Result<()> {
     assert_eq!(cluster.text(&skipped.replace("$path", &path))?, "verification");
     let items = format!("SELECT string_agg(check_item, ' ') FROM {}", prepared.call(""));
     assert_eq!(cluster.text(&items)?, ITEMS);
-    prepared.says("backup_files", "", "passed", &["files that the manifest lists are there"])?;
+    prepared.says(
+        "backup_files",
+        "",
+        "passed",
+        &["files that the manifest lists are there"],
+    )?;
     prepared.says("restore_command", "", "passed", &["the same content"])?;
     prepared.says("wal", "", "passed", &["is inside it", "ended by: now"])?;
     prepared.says("timeline", "", "passed", &["recovery_target_timeline = '1'"])?;
@@ -143,12 +157,23 @@ fn a_good_tar_backup_passes_what_can_be_seen_of_it() -> Result<()> {
 fn each_fault_of_the_backup_is_found() -> Result<()> {
     let prepared = Prepared::with(&["-X", "stream"])?;
     let kept = prepared.cluster.place("good");
-    process::run(std::process::Command::new("cp").arg("-a").arg(&prepared.path).arg(&kept))?;
+    process::run(
+        std::process::Command::new("cp")
+            .arg("-a")
+            .arg(&prepared.path)
+            .arg(&kept),
+    )?;
     let mend = || -> Result<()> {
         if prepared.path.exists() {
             fs::remove_dir_all(&prepared.path)?;
         }
-        process::run(std::process::Command::new("cp").arg("-a").arg(&kept).arg(&prepared.path)).map(drop)
+        process::run(
+            std::process::Command::new("cp")
+                .arg("-a")
+                .arg(&kept)
+                .arg(&prepared.path),
+        )
+        .map(drop)
     };
     let victim = prepared.path.join("base/1/PG_VERSION");
 
@@ -158,7 +183,12 @@ fn each_fault_of_the_backup_is_found() -> Result<()> {
     prepared.says("backup_files", "", "failed", &["1 of", "base/1/PG_VERSION", &expected])?;
 
     fs::remove_file(&victim)?;
-    prepared.says("backup_files", "", "failed", &["1 of", "base/1/PG_VERSION", "is missing"])?;
+    prepared.says(
+        "backup_files",
+        "",
+        "failed",
+        &["1 of", "base/1/PG_VERSION", "is missing"],
+    )?;
 
     std::os::unix::fs::symlink("/etc/passwd", &victim)?;
     prepared.says("backup_files", "", "failed", &["is no regular file"])?;
@@ -174,7 +204,10 @@ fn each_fault_of_the_backup_is_found() -> Result<()> {
     let huge = text.replacen("\"Size\": ", "\"Size\": 4000000000000000", 1);
     let covered = huge.rfind("\"Manifest-Checksum\"").context("no checksum")?;
     let (body, _) = huge.split_at(covered);
-    let checksum: String = Sha256::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let checksum: String = Sha256::digest(body.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     fs::write(&manifest, format!("{body}\"Manifest-Checksum\": \"{checksum}\"}}\n"))?;
     prepared.says("backup_manifest", "", "passed", &[])?;
     prepared.says("disk_space", "", "failed", &["bytes free", "are needed"])?;
@@ -216,7 +249,9 @@ fn each_fault_of_the_backup_is_found() -> Result<()> {
     mend()?;
     assert_eq!(prepared.troubles("")?, "");
 
-    prepared.cluster.text("UPDATE backup_history SET backup_path = '/elsewhere'")?;
+    prepared
+        .cluster
+        .text("UPDATE backup_history SET backup_path = '/elsewhere'")?;
     prepared.says("backup_record", "", "warning", &["No row of backup_history"])?;
     prepared.says("wal", "", "passed", &["is inside it"])?;
     prepared.says("target", "", "passed", &["The end of WAL"])
@@ -232,14 +267,29 @@ fn each_fault_of_the_way_to_the_target_is_found() -> Result<()> {
         anyhow::bail!("{window:?}");
     };
     let before = format!(", target_lsn => pg_lsn '{from_lsn}' - 1");
-    prepared.says("target", &before, "failed", &["before this backup is consistent", &format!("LSN {from_lsn}")])?;
+    prepared.says(
+        "target",
+        &before,
+        "failed",
+        &["before this backup is consistent", &format!("LSN {from_lsn}")],
+    )?;
     let early = ", target_time => '2020-01-01'";
-    prepared.says("target", early, "failed", &["before this backup is consistent", "nearest moment", "backup 1"])?;
+    prepared.says(
+        "target",
+        early,
+        "failed",
+        &["before this backup is consistent", "nearest moment", "backup 1"],
+    )?;
     // Committed, and not archived yet.
     cluster.text("INSERT INTO kept VALUES (3)")?;
     let behind = ", target_lsn => pg_current_wal_flush_lsn()";
     prepared.says("wal", behind, "failed", &[to_lsn])?;
-    prepared.says("target", behind, "failed", &["lies behind", &format!("LSN {to_lsn} (backup 1)")])?;
+    prepared.says(
+        "target",
+        behind,
+        "failed",
+        &["lies behind", &format!("LSN {to_lsn} (backup 1)")],
+    )?;
     let late = format!(", target_time => timestamptz '{to_time}' + interval '1 microsecond'");
     prepared.says("target", &late, "failed", &["lies behind", "nearest moment"])?;
 
@@ -249,22 +299,40 @@ fn each_fault_of_the_way_to_the_target_is_found() -> Result<()> {
           ORDER BY start_lsn OFFSET 1 LIMIT 1",
     )?;
     let fault = cluster.archive().remove(&lost)?;
-    cluster.wait_for(&format!("SELECT status FROM wal_archive WHERE segment_name = '{lost}'"), "missing")?;
+    cluster.wait_for(
+        &format!("SELECT status FROM wal_archive WHERE segment_name = '{lost}'"),
+        "missing",
+    )?;
     let behind_it = format!(", target_lsn => '{to_lsn}'");
     prepared.says("wal", &behind_it, "failed", &[&lost, "missing"])?;
     prepared.says("target", &behind_it, "failed", &["lies behind"])?;
     prepared.says("wal", "", "warning", &[&lost])?;
     fault.mend()?;
-    cluster.wait_for(&format!("SELECT status FROM wal_archive WHERE segment_name = '{lost}'"), "verified")?;
+    cluster.wait_for(
+        &format!("SELECT status FROM wal_archive WHERE segment_name = '{lost}'"),
+        "verified",
+    )?;
 
     let archive = cluster.archive().path().display().to_string();
     let needed = cluster.text("SELECT pg_walfile_name(end_lsn) FROM backup_history WHERE id = 1")?;
     for (command, status, words) in [
-        ("exit 3".to_owned(), "failed", &["did not bring", "exited with code 3"][..]),
+        (
+            "exit 3".to_owned(),
+            "failed",
+            &["did not bring", "exited with code 3"][..],
+        ),
         ("/bin/true".to_owned(), "failed", &["left no file"]),
         ("/nowhere/fetch %f".to_owned(), "failed", &["code 127"]),
-        (format!("cp \"{archive}/{lost}\" \"%p\""), "failed", &["bears the address", needed.as_str()]),
-        (format!("head -c 1000 \"{archive}/%f\" > \"%p\""), "failed", &["corrupt"]),
+        (
+            format!("cp \"{archive}/{lost}\" \"%p\""),
+            "failed",
+            &["bears the address", needed.as_str()],
+        ),
+        (
+            format!("head -c 1000 \"{archive}/%f\" > \"%p\""),
+            "failed",
+            &["corrupt"],
+        ),
         (String::new(), "warning", &["is not set", needed.as_str()]),
     ] {
         prepared.cluster.set("restore_command", &command)?;
@@ -286,19 +354,19 @@ fn an_incremental_backup_wants_all_that_it_builds_on() -> Result<()> {
     let full = cluster.place("full");
     let incremental = cluster.place("incremental");
     let manifest = format!("--incremental={}", full.join("backup_manifest").display());
-    for (backup_type, path, options) in [("full", &full, vec![]), ("incremental", &incremental, vec![manifest.as_str()])] {
+    for (path, options) in [(&full, vec![]), (&incremental, vec![manifest.as_str()])] {
         let start = format!(
-            "SELECT backup_id FROM record_backup_start('{backup_type}', '{}')",
+            "SELECT backup_id FROM record_backup_start('full', '{}')",
             path.display()
         );
         let id = cluster.text(&start)?;
         backup(cluster, path, &options)?;
         cluster.text(&format!("SELECT record_backup_complete({id})"))?;
     }
-    cluster.text(
-        "UPDATE backup_history SET parent_id = (SELECT max(id) FROM backup_history WHERE backup_type = 'full')
-          WHERE backup_type = 'incremental'",
-    )?;
+    // Whatever its recorder called it, the backup itself says what it builds on.
+    let parent =
+        "SELECT c.backup_type, p.backup_path FROM backup_history c JOIN backup_history p ON p.id = c.parent_id";
+    assert_eq!(cluster.text(parent)?, format!("incremental|{}", full.display()));
     cluster.archive_now()?;
     let check = |item: &str| {
         cluster.text(&format!(
@@ -314,7 +382,10 @@ fn an_incremental_backup_wants_all_that_it_builds_on() -> Result<()> {
     ensure!(wal.starts_with("passed|"), "{wal}");
     fs::rename(&full, cluster.place("moved"))?;
     let chain = check("backup_chain")?;
-    ensure!(chain.starts_with("failed|") && chain.contains("does not exist"), "{chain}");
+    ensure!(
+        chain.starts_with("failed|") && chain.contains("does not exist"),
+        "{chain}"
+    );
     Ok(())
 }
 
@@ -337,9 +408,11 @@ fn what_cannot_be_meant_is_refused() -> Result<()> {
         assert!(error.hint().is_some(), "{arguments}: {error}");
         assert!(error.detail().is_some() || code == "22004", "{arguments}: {error}");
     }
-    let absent = "SELECT check_status, check_result FROM prepare_recovery('/nowhere/base') WHERE check_item = 'backup_path'";
+    let absent =
+        "SELECT check_status, check_result FROM prepare_recovery('/nowhere/base') WHERE check_item = 'backup_path'";
     assert_eq!(cluster.text(absent)?, "failed|Backup \"/nowhere/base\" does not exist.");
-    let statuses = "SELECT string_agg(DISTINCT check_status, ' ' ORDER BY check_status) FROM prepare_recovery('/nowhere/base')";
+    let statuses =
+        "SELECT string_agg(DISTINCT check_status, ' ' ORDER BY check_status) FROM prepare_recovery('/nowhere/base')";
     assert_eq!(cluster.text(statuses)?, "failed skipped warning");
     cluster.text("GRANT EXECUTE ON FUNCTION prepare_recovery TO operator")?;
     let mut operator = cluster.connect_as("operator", "postgres")?;

@@ -169,7 +169,14 @@ mod tests {
 
     #[test]
     fn a_tar_backup_is_found_by_its_directory_or_its_main_tar() {
-        let place = directory(&["base.tar.gz", "16385.tar.gz", "16384.tar", "pg_wal.tar", "backup_manifest", "x.tar"]);
+        let place = directory(&[
+            "base.tar.gz",
+            "16385.tar.gz",
+            "16384.tar",
+            "pg_wal.tar",
+            "backup_manifest",
+            "x.tar",
+        ]);
         for path in [place.path().to_owned(), place.path().join("base.tar.gz")] {
             let backup = BaseBackup::open(&path).unwrap().unwrap();
             assert_eq!(backup.format, Format::Tar);

@@ -387,7 +387,9 @@ impl<'de> Visitor<'de> for Ranges {
                 )));
             }
             if ranges.len() == MOST_WAL_RANGES {
-                return Err(A::Error::custom(format!("there are more than {MOST_WAL_RANGES} WAL ranges")));
+                return Err(A::Error::custom(format!(
+                    "there are more than {MOST_WAL_RANGES} WAL ranges"
+                )));
             }
             ranges.push(range);
         }

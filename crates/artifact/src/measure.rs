@@ -181,6 +181,9 @@ mod tests {
         use std::os::unix::ffi::OsStrExt;
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(OsStr::from_bytes(b"a\xff b")), "12345").unwrap();
-        assert_eq!(measure(directory.path(), &mut || {}).unwrap(), Measured { bytes: 5, files: 1 });
+        assert_eq!(
+            measure(directory.path(), &mut || {}).unwrap(),
+            Measured { bytes: 5, files: 1 }
+        );
     }
 }

@@ -40,10 +40,7 @@ pub fn members_by_seeking(file: File, visit: &mut dyn FnMut(Member<'_>) -> Contr
     walk(archive.entries_with_seek()?, visit)
 }
 
-fn walk<R: Read>(
-    entries: tar::Entries<'_, R>,
-    visit: &mut dyn FnMut(Member<'_>) -> ControlFlow<()>,
-) -> io::Result<()> {
+fn walk<R: Read>(entries: tar::Entries<'_, R>, visit: &mut dyn FnMut(Member<'_>) -> ControlFlow<()>) -> io::Result<()> {
     for entry in entries.raw(true) {
         let mut entry = entry?;
         let member = Member {
@@ -77,7 +74,9 @@ mod tests {
         builder.into_inner().unwrap()
     }
 
-    fn seen(visit_all: impl FnOnce(&mut dyn FnMut(Member<'_>) -> ControlFlow<()>) -> io::Result<()>) -> Vec<(String, u64, usize)> {
+    fn seen(
+        visit_all: impl FnOnce(&mut dyn FnMut(Member<'_>) -> ControlFlow<()>) -> io::Result<()>,
+    ) -> Vec<(String, u64, usize)> {
         let mut seen = Vec::new();
         visit_all(&mut |member| {
             let mut content = Vec::new();

@@ -203,7 +203,11 @@ mod tests {
             (21, Err(Outside::Behind)),
         ] {
             assert_eq!(stretch.reaches(Target::Time(time(at))), expected, "{at}");
-            assert_eq!(stretch.reaches(Target::Lsn(Lsn(at.unsigned_abs() * 100))), expected, "{at}");
+            assert_eq!(
+                stretch.reaches(Target::Lsn(Lsn(at.unsigned_abs() * 100))),
+                expected,
+                "{at}"
+            );
         }
         assert_eq!(stretch.reaches(Target::Latest), Ok(()));
     }
@@ -215,7 +219,11 @@ mod tests {
         assert_eq!(lone.reaches(Target::Time(time(10))), Ok(()));
         assert_eq!(lone.reaches(Target::Time(time(11))), Err(Outside::Behind));
         lone.to_time = Some(time(5));
-        assert_eq!(lone.reaches(Target::Time(time(10))), Ok(()), "a commit from before the backup's end");
+        assert_eq!(
+            lone.reaches(Target::Time(time(10))),
+            Ok(()),
+            "a commit from before the backup's end"
+        );
         lone.from_time = None;
         assert_eq!(lone.reaches(Target::Time(time(10))), Err(Outside::Unknown));
         assert_eq!(lone.reaches(Target::Lsn(Lsn(1500))), Ok(()));
@@ -229,7 +237,10 @@ mod tests {
             said(2500),
             "the nearest moments that can be reached are LSN 0/7D0 (backup 1) and LSN 0/BB8 (backup 3)"
         );
-        assert_eq!(said(500), "the nearest moment that can be reached is LSN 0/3E8 (backup 1)");
+        assert_eq!(
+            said(500),
+            "the nearest moment that can be reached is LSN 0/3E8 (backup 1)"
+        );
         assert_eq!(said(3500), "backup 3 reaches it");
         assert_eq!(
             nearest(Target::Time(time(99)), &all).to_string(),

@@ -66,7 +66,10 @@ fn a_manifest_of_version_1_tells_its_files_and_its_wal() {
             bytes: 8417,
         }
     );
-    assert_eq!(seen, [("backup_label".to_owned(), 225), ("base/1/1259".to_owned(), 8192)]);
+    assert_eq!(
+        seen,
+        [("backup_label".to_owned(), 225), ("base/1/1259".to_owned(), 8192)]
+    );
 }
 
 #[test]

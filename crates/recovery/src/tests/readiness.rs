@@ -306,5 +306,8 @@ fn without_archiving_a_backup_with_its_wal_inside_is_something_but_not_enough() 
     facts.backups[0].wal_included = false;
     let verdict = facts.verdict();
     assert_eq!(verdict.status, Readiness::Unrecoverable);
-    verdict.says(Readiness::Unrecoverable, &["backup 1", "is not inside it", "take a base backup"]);
+    verdict.says(
+        Readiness::Unrecoverable,
+        &["backup 1", "is not inside it", "take a base backup"],
+    );
 }
