@@ -18,14 +18,10 @@ use crate::server::Server;
 use pgrx::pg_sys;
 
 /// The checks of what is in the backup, in the order in which they are shown.
-const INSIDE: [&str; 6] = [
-    "backup_label",
-    "backup_manifest",
-    "backup_files",
-    "system_identifier",
-    "server_version",
-    "wal_segment_size",
-];
+const INSIDE: [&str; 3] = ["backup_label", "backup_manifest", "backup_files"];
+/// The checks of whose backup it is, which follow.
+const IDENTITY: [&str; 3] = ["system_identifier", "server_version", "wal_segment_size"];
+const NOTHING: &str = "There is no base backup to look at.";
 /// So many files that are missing or wrong are named.
 const NAMED: usize = 3;
 /// Of more tablespaces the sizes are not told apart.
@@ -75,12 +71,14 @@ impl Seen {
                     path.display()
                 );
                 checks.add("backup_path", Status::Failed, what);
-                checks.skip(&INSIDE, "There is no base backup to look at.");
+                checks.skip(&INSIDE, NOTHING);
+                checks.skip(&IDENTITY, NOTHING);
                 return None;
             }
             Err(error) => {
                 checks.add("backup_path", Status::Failed, error);
-                checks.skip(&INSIDE, "There is no base backup to look at.");
+                checks.skip(&INSIDE, NOTHING);
+                checks.skip(&IDENTITY, NOTHING);
                 return None;
             }
         };
@@ -230,35 +228,38 @@ impl Seen {
 
     /// Whose backup it is: of this cluster, this major, this segment size.
     fn identity(&mut self, tar: Option<&Result<TarFiles, String>>, server: &Server, checks: &mut Checks) {
-        let tar = tar.and_then(|files| files.as_ref().ok());
+        let tar = match tar {
+            None => None,
+            Some(Ok(files)) => Some(files),
+            Some(Err(_)) => {
+                // What the matter is was told of its files.
+                checks.skip(&IDENTITY, "The tars cannot be read.");
+                return;
+            }
+        };
         let control = match tar {
             None => base_backup::control(&self.backup),
             Some(files) => files
                 .control
                 .clone()
-                .unwrap_or_else(|| Err("pg_control lies in a compressed tar".to_owned())),
+                .unwrap_or_else(|| Err("pg_control was not found in its main tar".to_owned())),
         };
         let ours = server.format.system_identifier;
         let named = self.manifest.as_ref().and_then(|manifest| manifest.system_identifier);
-        match named.or(control.as_ref().ok().map(|control| control.system_identifier)) {
-            Some(theirs) if theirs == ours => {
-                checks.add(
-                    "system_identifier",
-                    Status::Passed,
-                    format!("{ours}, as this cluster's"),
-                );
-            }
-            Some(theirs) => {
+        let theirs = [named, control.as_ref().ok().map(|control| control.system_identifier)];
+        match (theirs.into_iter().flatten().find(|theirs| *theirs != ours), &control) {
+            (Some(theirs), _) => {
                 self.is_foreign = true;
                 checks.add(
                     "system_identifier",
                     Status::Failed,
-                    format!(
-                        "it is of the cluster {theirs}, and this is {ours}: no WAL of this cluster's archive fits it"
-                    ),
+                    format!("it is of the cluster {theirs}, and this is {ours}: no WAL of this cluster's archive fits it"),
                 );
             }
-            None => checks.add("system_identifier", unread(&control, tar), clause(&control)),
+            (None, Err(why)) if named.is_none() || !is_out_of_reach(tar) => {
+                checks.add("system_identifier", unread(tar), why);
+            }
+            _ => checks.add("system_identifier", Status::Passed, format!("{ours}, as this cluster's")),
         }
         self.version(tar, &control, checks);
         self.segment_size(&control, server, checks);
@@ -287,7 +288,10 @@ impl Seen {
                 ),
             ),
             (Ok(Some(_)), _) => checks.add(ITEM, Status::Passed, format!("PostgreSQL {ours}, as this server")),
-            (Ok(None), control) => checks.add(ITEM, unread(control, tar), "PG_VERSION lies in a compressed tar"),
+            (Ok(None), _) if is_out_of_reach(tar) => {
+                checks.add(ITEM, Status::Skipped, "PG_VERSION lies in a compressed tar");
+            }
+            (Ok(None), _) => checks.add(ITEM, Status::Failed, "there is no PG_VERSION in its main tar"),
             (Err(why), _) => checks.add(ITEM, Status::Failed, why),
         }
     }
@@ -325,16 +329,18 @@ impl Seen {
     }
 }
 
-/// Of a plain backup a control file that cannot be read is a fault; of a compressed tar it was not looked for.
-fn unread(control: &Result<Control, String>, tar: Option<&TarFiles>) -> Status {
-    match (control, tar) {
-        (Err(_), Some(files)) if files.compressed => Status::Skipped,
-        _ => Status::Failed,
-    }
+/// Whether a file that is not found was not looked for, since it lies in a compressed tar.
+fn is_out_of_reach(tar: Option<&TarFiles>) -> bool {
+    tar.is_some_and(|files| files.compressed)
 }
 
-fn clause(control: &Result<Control, String>) -> &str {
-    control.as_ref().err().map_or("nothing tells it", String::as_str)
+/// Of a plain backup a file that cannot be read is a fault.
+fn unread(tar: Option<&TarFiles>) -> Status {
+    if is_out_of_reach(tar) {
+        Status::Skipped
+    } else {
+        Status::Failed
+    }
 }
 
 fn read_version(backup: &BaseBackup) -> Result<String, String> {

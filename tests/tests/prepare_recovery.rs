@@ -1,10 +1,13 @@
 //! What prepare_recovery() passes can be recovered, and each fault that would spoil a recovery is found beforehand.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
+use tests::wait::SOON;
 use tests::{Cluster, Settings, process};
 
 const ITEMS: &str = "backup_path backup_label backup_manifest backup_files system_identifier server_version wal_segment_size \
@@ -386,6 +389,54 @@ fn an_incremental_backup_wants_all_that_it_builds_on() -> Result<()> {
         chain.starts_with("failed|") && chain.contains("does not exist"),
         "{chain}"
     );
+    Ok(())
+}
+
+/// The header of a file in a tar (src/port/tar.c).
+fn tar_header(name: &str, octal_size: &str) -> [u8; 512] {
+    let mut header = [0_u8; 512];
+    let mut put = |at: usize, text: &str| {
+        for (byte, value) in header.iter_mut().skip(at).zip(text.bytes()) {
+            *byte = value;
+        }
+    };
+    put(0, name);
+    put(100, "0000600");
+    put(124, octal_size);
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar");
+    put(263, "00");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    for (byte, value) in header.iter_mut().skip(148).zip(format!("{sum:06o}\0 ").bytes()) {
+        *byte = value;
+    }
+    header
+}
+
+#[test]
+fn what_takes_long_can_be_canceled() -> Result<()> {
+    let cluster = Cluster::start(Settings::new())?;
+    cluster.text("CREATE EXTENSION pg_backstop")?;
+    // Half a terabyte of zeros that take no room, and no label among the first files.
+    let path = cluster.place("base");
+    fs::create_dir(&path)?;
+    let tar = fs::File::create(path.join("base.tar"))?;
+    let each = (8_u64 << 30) - 512;
+    for number in 0..64 {
+        tar.write_all_at(&tar_header(&format!("base/1/{number}"), &format!("{each:011o}")), number * (each + 512))?;
+    }
+    tar.set_len(64 * (each + 512))?;
+    let began = Instant::now();
+    let error = cluster.refusal(&format!(
+        "SET statement_timeout = '1s'; SELECT * FROM prepare_recovery('{}')",
+        path.display()
+    ))?;
+    assert_eq!(error.code().code(), "57014", "{error}");
+    ensure!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
+    // The session is as good as before.
+    let absent = "SELECT check_status FROM prepare_recovery('/nowhere') WHERE check_item = 'backup_path'";
+    assert_eq!(cluster.text(absent)?, "failed");
     Ok(())
 }
 
