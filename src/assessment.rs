@@ -1,14 +1,18 @@
 //! The facts of this moment put together, and what crate `recovery` makes of them.
 
 use crate::access::{choose_source, trouble};
-use crate::catalog::{self, facts};
+use crate::catalog::{self, facts, windows};
 use crate::error::Result;
 
 use crate::server::{self, Exposure, Server};
 use crate::{settings, shmem};
 use chrono::{DateTime, Utc};
-use recovery::{Archiver, Facts, OldestCommit, Survey, Verdict, WorkerFact, assess, survey};
-use wal::Lsn;
+use pgrx::datum::TimestampWithTimeZone;
+use recovery::{Archiver, Facts, OldestCommit, Survey, Verdict, Window, WorkerFact, assess, survey};
+use wal::{Lsn, PgTimestamp};
+
+/// A commit may carry a time that lies so far ahead.
+const CLOCK_TOLERANCE: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
 
 /// What can be said now.
 pub struct Assessment {
@@ -69,6 +73,54 @@ impl Assessment {
     }
 }
 
+/// The ends of a window, exactly as a recovery would find them.
+pub struct Ends {
+    /// The first moment that can be recovered to; none where nothing is known of it.
+    pub from_time: Option<TimestampWithTimeZone>,
+    /// The last commit in the window.
+    pub to_time: Option<TimestampWithTimeZone>,
+    /// Where its backup is consistent: `recovery_target_lsn` can be this.
+    pub from_lsn: Lsn,
+    /// The start of its last record, the greatest `recovery_target_lsn` that can be reached.
+    pub to_lsn: Lsn,
+}
+
+impl Assessment {
+    /// Looks up where exactly a window begins and ends.
+    pub fn ends(&self, window: &Window) -> Result<Ends> {
+        let backup = self.facts.backups.iter().find(|backup| backup.id == window.backup_id);
+        let begun = match backup.and_then(|backup| Some((backup.timeline, backup.start?, backup.end?))) {
+            Some((timeline, start, end)) => windows::latest_xact_within(timeline, start, end)?,
+            None => None,
+        };
+        // Where nothing happened during the backup, what came before it does not matter either.
+        let from_time = begun.or_else(|| timestamp(backup?.finished_at?));
+        let history = &self.facts.history;
+        let ancestors = history.entries().iter().rev().map(|entry| entry.timeline);
+        let own = ancestors.filter(|timeline| *timeline < window.timeline && history.contains(window.timeline));
+        let mut to_time = None;
+        for timeline in std::iter::once(window.timeline).chain(own) {
+            to_time = windows::last_commit_between(timeline, window.from_lsn, window.to_lsn)?;
+            if to_time.is_some() {
+                break;
+            }
+        }
+        let last_record = windows::last_record_before(window.timeline, window.to_lsn)?;
+        Ok(Ends {
+            from_time,
+            // Without a commit since, the end of the backup is the last moment that can be reached.
+            to_time: to_time.max(from_time),
+            from_lsn: window.from_lsn,
+            to_lsn: last_record.map_or(window.from_lsn, |start| start.max(window.from_lsn)),
+        })
+    }
+}
+
+/// As SQL has it.
+pub fn timestamp(at: DateTime<Utc>) -> Option<TimestampWithTimeZone> {
+    catalog::archive::time(PgTimestamp::from_unix_micros(at.timestamp_micros()).0)
+}
+
 /// A search for commits of others behind `from`, which begins behind what the worker has searched already.
 pub fn search_after(server: &Server, from: Lsn) -> Exposure {
     match shmem::read() {
@@ -90,6 +142,11 @@ pub fn oldest_commit(server: &Server, exposure: Option<&mut Exposure>, between: 
             .at
             .and_then(|at| DateTime::from_timestamp_micros(at.unix_micros()))
         {
+            Some(at) if at > Utc::now() + CLOCK_TOLERANCE => OldestCommit::Unknown(format!(
+                "the commit at {} was made at {}, which is still to come: the clock was set back",
+                commit.lsn,
+                at.format("%Y-%m-%d %H:%M:%S UTC")
+            )),
             Some(at) => OldestCommit::At(at),
             None => OldestCommit::Unknown(format!("the commit at {} has no time", commit.lsn)),
         },

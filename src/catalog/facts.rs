@@ -164,19 +164,6 @@ pub fn last_proven_at() -> Result<Option<TimestampWithTimeZone>> {
     PROVEN.read(&[], |rows| rows.one("a time")?.get(1))
 }
 
-/// Time of the last commit in verified WAL that ends at or before `end` on `timeline`.
-pub fn last_commit_before(timeline: Timeline, end: Lsn) -> Result<Option<TimestampWithTimeZone>> {
-    static LAST: Statement = Statement::new(
-        "SELECT last_commit_at FROM @extschema@.wal_archive
-          WHERE timeline_id = $1 AND end_lsn <= $2 AND status = 'verified' AND last_commit_at IS NOT NULL
-          ORDER BY end_lsn DESC LIMIT 1",
-    );
-    let timeline = i32::try_from(timeline.0).unwrap_or(i32::MAX);
-    LAST.read(&[timeline.into(), PgLsn(end.0).into()], |rows| {
-        rows.first().map_or(Ok(None), |row| row.get(1))
-    })
-}
-
 /// A word of one of the tables' lists.
 fn word<T: std::str::FromStr>(text: String) -> Result<T> {
     text.parse().map_err(|_| Error::UnexpectedAnswer {

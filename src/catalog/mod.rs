@@ -17,6 +17,7 @@ pub mod samples;
 mod scope;
 mod statement;
 mod text;
+pub mod windows;
 pub mod worker;
 
 pub use extension::Extension;

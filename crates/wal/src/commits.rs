@@ -295,7 +295,7 @@ fn commit(record: &Record<'_>) -> Option<Commit> {
             end: record.end,
             origin,
         }),
-        Meaning::RestorePoint { .. } | Meaning::OverwriteContrecord { .. } => None,
+        Meaning::Abort { .. } | Meaning::RestorePoint { .. } | Meaning::OverwriteContrecord { .. } => None,
     }
 }
 

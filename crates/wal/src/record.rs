@@ -27,7 +27,9 @@ const RMGR_INFO: u8 = 0xF0;
 /// XLOG_XACT_OPMASK.
 const XACT_OPERATION: u8 = 0x70;
 const XACT_COMMIT: u8 = 0x00;
+const XACT_ABORT: u8 = 0x20;
 const XACT_COMMIT_PREPARED: u8 = 0x30;
+const XACT_ABORT_PREPARED: u8 = 0x40;
 /// MAXFNAMELEN: bytes for a restore point's name.
 const RESTORE_POINT_NAME: usize = 64;
 
@@ -107,6 +109,10 @@ pub(crate) enum Meaning {
         at: Option<PgTimestamp>,
         origin: Option<u16>,
     },
+    /// Of interest for its time only: a recovery to a time stops before an abort as it does before a commit.
+    Abort {
+        at: Option<PgTimestamp>,
+    },
     RestorePoint {
         name: String,
         at: Option<PgTimestamp>,
@@ -126,6 +132,11 @@ impl Record<'_> {
                 Some(Meaning::Commit {
                     at: timestamp(data),
                     origin,
+                })
+            }
+            RM_XACT if matches!(self.header.info & XACT_OPERATION, XACT_ABORT | XACT_ABORT_PREPARED) => {
+                Some(Meaning::Abort {
+                    at: timestamp(self.main_data().1),
                 })
             }
             RM_XLOG => self.meaning_of_xlog(),

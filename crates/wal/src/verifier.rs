@@ -50,6 +50,9 @@ pub struct SegmentSummary {
     pub first_commit_at: Option<PgTimestamp>,
     /// When the last of them in WAL order was committed.
     pub last_commit_at: Option<PgTimestamp>,
+    /// The latest time of any commit or abort in it. They are not in order of their times, not even without a clock that was
+    /// set; a recovery to a time stops at the first that is later (recoveryStopsBefore, xlogrecovery.c).
+    pub latest_xact_at: Option<PgTimestamp>,
     /// The restore points among them; the first [`SegmentVerifier::MAX_RESTORE_POINTS`].
     pub restore_points: Vec<RestorePoint>,
     /// The end of the last record, where a switch ended the segment early; else the segment's end.
@@ -105,6 +108,7 @@ struct Tally {
     commits: u64,
     first_commit_at: Option<PgTimestamp>,
     last_commit_at: Option<PgTimestamp>,
+    latest_xact_at: Option<PgTimestamp>,
     restore_points: Vec<RestorePoint>,
     last_end: Option<Lsn>,
 }
@@ -125,7 +129,9 @@ impl Tally {
                 self.commits = self.commits.saturating_add(1);
                 self.first_commit_at = self.first_commit_at.or(at);
                 self.last_commit_at = at.or(self.last_commit_at);
+                self.latest_xact_at = self.latest_xact_at.max(at);
             }
+            Some(Meaning::Abort { at }) => self.latest_xact_at = self.latest_xact_at.max(at),
             Some(Meaning::RestorePoint { name, at })
                 if self.restore_points.len() < SegmentVerifier::MAX_RESTORE_POINTS =>
             {
@@ -338,6 +344,7 @@ impl SegmentVerifier {
             commit_count: self.tally.commits,
             first_commit_at: self.tally.first_commit_at,
             last_commit_at: self.tally.last_commit_at,
+            latest_xact_at: self.tally.latest_xact_at,
             restore_points: self.tally.restore_points,
             end_of_data: self.tally.last_end.filter(|_| switched).unwrap_or(self.name.end()),
             switched,
