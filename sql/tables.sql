@@ -159,6 +159,7 @@ CREATE TABLE recovery_history (
     duration_seconds backstop_seconds,
     restore_seconds backstop_seconds,
     replay_seconds backstop_seconds,
+    startup_seconds backstop_seconds,
     wal_replayed_bytes backstop_count,
     failure_time timestamptz,
     recovered_to_time timestamptz,
@@ -166,6 +167,7 @@ CREATE TABLE recovery_history (
     status backstop_recovery_status NOT NULL DEFAULT 'running',
     rto_seconds backstop_seconds,
     rpo_seconds backstop_seconds,
+    predicted_rto_seconds backstop_seconds,
     checks jsonb,
     error text,
     last_event_id bigint NOT NULL
@@ -177,6 +179,10 @@ COMMENT ON COLUMN recovery_history.failure_time IS 'when the server that was rec
 COMMENT ON COLUMN recovery_history.recovered_to_time IS 'time of the last commit that was recovered';
 COMMENT ON COLUMN recovery_history.rto_seconds IS 'from start_time to end_time, of a completed recovery';
 COMMENT ON COLUMN recovery_history.rpo_seconds IS 'from the last recovered commit to the target or the failure; NULL where either is unknown';
+COMMENT ON COLUMN recovery_history.restore_seconds IS 'copying the backup back';
+COMMENT ON COLUMN recovery_history.replay_seconds IS 'replaying WAL';
+COMMENT ON COLUMN recovery_history.startup_seconds IS 'the rest, until the server took connections; NULL: rto_seconds less the two';
+COMMENT ON COLUMN recovery_history.predicted_rto_seconds IS 'what was predicted when it began';
 COMMENT ON COLUMN recovery_history.last_event_id IS 'the ledger event that describes this row';
 
 CREATE TABLE wal_archive (
@@ -200,6 +206,7 @@ CREATE TABLE wal_archive (
     record_count backstop_count,
     data_bytes backstop_count,
     latest_xact_at timestamptz,
+    last_record_lsn pg_lsn,
     sound_sha256 text,
     system_identifier bigint,
     status_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
@@ -213,6 +220,7 @@ COMMENT ON COLUMN wal_archive.first_commit_at IS 'time of the first commit in th
 COMMENT ON COLUMN wal_archive.stored_changed_at IS 'when the stored file was last changed (its ctime): a later one means that it must be looked at again';
 COMMENT ON COLUMN wal_archive.data_bytes IS 'bytes of WAL in it: a segment, or less where a switch ended it early';
 COMMENT ON COLUMN wal_archive.latest_xact_at IS 'latest time of a commit or abort in it: recovery_target_time is compared with those';
+COMMENT ON COLUMN wal_archive.last_record_lsn IS 'start of the last record of it that recovery can replay; of a corrupt one, of the last before the fault';
 COMMENT ON COLUMN wal_archive.sound_sha256 IS 'SHA-256 of the content that was verified first, or that is in pg_wal: any other content under this name is not the segment';
 COMMENT ON COLUMN wal_archive.system_identifier IS 'of the cluster whose archive was looked at: what a dump brings into another cluster is forgotten there';
 COMMENT ON COLUMN wal_archive.handover IS 'what verifying the next segment needs to know of the end of this one';

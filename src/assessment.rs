@@ -8,7 +8,7 @@ use crate::server::{self, Exposure, Server};
 use crate::{settings, shmem};
 use chrono::{DateTime, Utc};
 use pgrx::datum::TimestampWithTimeZone;
-use recovery::{Archiver, Facts, OldestCommit, Survey, Verdict, Window, WorkerFact, assess, survey};
+use recovery::{Archiver, EndedBy, Facts, OldestCommit, Rates, Survey, Verdict, Window, WorkerFact, assess, survey};
 use wal::{Lsn, PgTimestamp};
 
 /// A commit may carry a time that lies so far ahead.
@@ -55,7 +55,7 @@ impl Assessment {
             worker: worker_fact()?,
             target_rpo: settings::target_rpo(),
             target_rto: None,
-            predicted_rto: None,
+            rates: Rates::of(&catalog::recovery::measured()?),
         };
         let survey = survey(&facts);
         Ok(Self { facts, survey })
@@ -105,7 +105,17 @@ impl Assessment {
                 break;
             }
         }
-        let last_record = windows::last_record_before(window.timeline, window.to_lsn)?;
+        let head = match &window.ended_by {
+            EndedBy::Gap { segment, .. } => windows::sound_head(segment)?,
+            _ => None,
+        };
+        let last_record = match head {
+            Some((start, at)) => {
+                to_time = at.or(to_time);
+                Some(start)
+            }
+            None => windows::last_record_before(window.timeline, window.to_lsn)?,
+        };
         Ok(Ends {
             from_time,
             // Without a commit since, the end of the backup is the last moment that can be reached.

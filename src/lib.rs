@@ -70,6 +70,11 @@ pub extern "C-unwind" fn _PG_init() {
     name = "recovery_readiness",
     requires = [api::readiness::assess_recovery_readiness]
 );
+::pgrx::extension_sql_file!(
+    "../sql/views/v_rto_prediction.sql",
+    name = "v_rto_prediction",
+    requires = [api::rto::list_rto_predictions]
+);
 ::pgrx::extension_sql_file!("../sql/views/v_archiver_status.sql", name = "v_archiver_status");
 ::pgrx::extension_sql_file!(
     "../sql/views/v_worker_status.sql",

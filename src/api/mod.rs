@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod policy;
 pub mod readiness;
 pub mod recovery;
+pub mod rto;
 mod storage;
 mod trigger;
 pub mod worker;

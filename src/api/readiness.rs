@@ -6,6 +6,7 @@ use crate::server::Server;
 use chrono::{DateTime, Utc};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use recovery::Prediction;
 
 /// One row: can this cluster be recovered, to when, with what loss.
 #[pg_extern(stable, parallel_restricted)]
@@ -37,12 +38,17 @@ pub fn assess_recovery_readiness() -> Result<
         pgrx::check_for_interrupts!();
     });
     let verdict = assessment.judge(&oldest);
-    let ends = verdict.window.as_ref().map(|window| assessment.ends(window)).transpose()?;
+    let ends = verdict
+        .window
+        .as_ref()
+        .map(|window| assessment.ends(window))
+        .transpose()?;
     let age = assessment
         .facts
         .worker
         .last_tick_at
         .map(|at| seconds_since(at, assessment.facts.now));
+    let prediction = &assessment.survey.recovery_time;
     let alarming = verdict.reasons.iter().filter(|reason| reason.alarms).count();
     let row = (
         verdict.status.as_str().to_owned(),
@@ -50,8 +56,10 @@ pub fn assess_recovery_readiness() -> Result<
         ends.as_ref().and_then(|ends| ends.to_time),
         verdict.rpo_seconds,
         verdict.rpo_bytes.and_then(|bytes| i64::try_from(bytes).ok()),
-        assessment.facts.predicted_rto,
-        "nothing: no recovery was measured on this cluster".to_owned(),
+        prediction.as_ref().map(Prediction::seconds).ok(),
+        prediction
+            .as_ref()
+            .map_or_else(ToString::to_string, |prediction| prediction.basis.clone()),
         facts::last_proven_at()?,
         age,
         i64::try_from(alarming).unwrap_or(i64::MAX),

@@ -11,7 +11,8 @@ use wal::{Lsn, PgTimestamp, SegmentName, SegmentSize, Timeline};
 /// Backups of this cluster that are neither logical nor expired.
 pub fn backups(system_identifier: i64) -> Result<Vec<BackupFact>> {
     static BACKUPS: Statement = Statement::new(
-        "SELECT id, backup_type, parent_id, timeline_id, start_lsn, end_lsn, finished_at, status, error, verification
+        "SELECT id, backup_type, parent_id, timeline_id, start_lsn, end_lsn, finished_at, status, error, verification,
+                backup_size_bytes
            FROM @extschema@.backup_history
           WHERE status <> 'expired' AND backup_type IN ('full', 'incremental', 'differential')
             AND (system_identifier IS NULL OR system_identifier = $1)
@@ -31,6 +32,7 @@ pub fn backups(system_identifier: i64) -> Result<Vec<BackupFact>> {
                 error: row.get(9)?,
                 verification: word(row.need::<String>(10, "a verification")?)?,
                 wal_included: false,
+                size: row.get::<i64>(11)?.map(i64::unsigned_abs),
             })
         })
         .collect()

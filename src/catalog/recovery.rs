@@ -6,6 +6,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use super::statement::Rows;
 use super::{PgLsn, Statement, Text};
 use crate::error::Result;
+use recovery::Measured;
 
 /// A recovery that begins.
 pub struct Started<'a> {
@@ -55,6 +56,47 @@ pub fn start(recovery: &Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
             row.need(1, "the recovery's id")?,
             row.need(2, "when the recovery began")?,
         ))
+    })
+}
+
+/// So many recoveries, the newest, say how long the next one will take: hardware and data change.
+const NEWEST: i64 = 10;
+
+/// What the newest recoveries and rehearsals took. A crash recovery says nothing of them: it reads pg_wal, not the archive.
+pub fn measured() -> Result<Vec<Measured>> {
+    static MEASURED: Statement = Statement::new(
+        "SELECT r.id, restored.bytes, r.restore_seconds::float8, r.wal_replayed_bytes, r.replay_seconds::float8,
+                COALESCE(r.startup_seconds, r.rto_seconds - r.restore_seconds - r.replay_seconds)::float8
+           FROM @extschema@.recovery_history r
+           LEFT JOIN LATERAL (
+                WITH RECURSIVE chain AS (
+                    SELECT b.id, b.parent_id, b.backup_type, b.backup_size_bytes
+                      FROM @extschema@.backup_history b WHERE b.id = r.backup_id
+                    UNION
+                    SELECT b.id, b.parent_id, b.backup_type, b.backup_size_bytes
+                      FROM chain c JOIN @extschema@.backup_history b ON b.id = c.parent_id
+                     WHERE c.backup_type IN ('incremental', 'differential')
+                )
+                SELECT CASE WHEN bool_and(backup_size_bytes IS NOT NULL) THEN sum(backup_size_bytes)::bigint END AS bytes
+                  FROM chain
+           ) AS restored ON true
+          WHERE r.status = 'completed' AND r.recovery_type NOT IN ('crash', 'failover')
+            AND (r.restore_seconds IS NOT NULL OR r.replay_seconds IS NOT NULL)
+          ORDER BY r.id DESC LIMIT $1",
+    );
+    MEASURED.read(&[NEWEST.into()], |rows| {
+        rows.map(|row| {
+            let bytes = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
+            Ok(Measured {
+                recovery: row.need(1, "an id")?,
+                restored_bytes: bytes(row.get(2)?),
+                restore_seconds: row.get(3)?,
+                replayed_bytes: bytes(row.get(4)?),
+                replay_seconds: row.get(5)?,
+                startup_seconds: row.get(6)?,
+            })
+        })
+        .collect()
     })
 }
 

@@ -3,33 +3,36 @@
 use super::{PgLsn, Statement};
 use crate::error::Result;
 use pgrx::prelude::*;
-use wal::{Handover, Lsn, Timeline};
+use wal::{Lsn, SegmentName, Timeline};
 
-/// So many segments back, at most: a record that is longer than all of them is none that a server writes.
-const LONGEST_RECORD_SEGMENTS: i64 = 1100;
-
-/// The start of the last whole record in verified WAL of `timeline` up to `end`: the greatest `recovery_target_lsn` that can be
-/// reached there, since recovery stops behind the first record that starts at its target or later. None where no such record
-/// is known.
+/// The start of the last record in verified WAL of `timeline` up to `end`: the greatest `recovery_target_lsn` that can be reached
+/// there, since recovery stops behind the first record that starts at its target or later. None where none is known.
 pub fn last_record_before(timeline: Timeline, end: Lsn) -> Result<Option<Lsn>> {
     // Nearly always the first row has it; a segment in the middle of one long record has none.
-    static HANDOVERS: Statement = Statement::new(
-        "SELECT handover FROM @extschema@.wal_archive
-          WHERE timeline_id = $1 AND end_lsn <= $2 AND status = 'verified' AND handover IS NOT NULL
-          ORDER BY end_lsn DESC OFFSET $3 LIMIT 1",
+    static LAST: Statement = Statement::new(
+        "SELECT last_record_lsn FROM @extschema@.wal_archive
+          WHERE timeline_id = $1 AND end_lsn <= $2 AND status = 'verified' AND last_record_lsn IS NOT NULL
+          ORDER BY end_lsn DESC LIMIT 1",
     );
-    for back in 0..LONGEST_RECORD_SEGMENTS {
-        let handover = HANDOVERS.read(&[number(timeline).into(), PgLsn(end.0).into(), back.into()], |rows| {
-            rows.first().map_or(Ok(None), |row| row.get::<Vec<u8>>(1))
-        })?;
-        let Some(handover) = handover else {
-            return Ok(None);
-        };
-        if let Some(start) = Handover::from_bytes(&handover).ok().and_then(|known| known.last_record()) {
-            return Ok(Some(start));
-        }
-    }
-    Ok(None)
+    LAST.read(&[number(timeline).into(), PgLsn(end.0).into()], |rows| {
+        rows.first()
+            .map_or(Ok(None), |row| Ok(row.get::<PgLsn>(1)?.map(|lsn| Lsn(lsn.0))))
+    })
+}
+
+/// What recovery still replays of a damaged segment before it meets the damage: the start of the last sound record, and the time
+/// of the last commit before it. None where it replays nothing of it.
+pub fn sound_head(segment: &SegmentName) -> Result<Option<(Lsn, Option<TimestampWithTimeZone>)>> {
+    static HEAD: Statement = Statement::new(
+        "SELECT last_record_lsn, last_commit_at FROM @extschema@.wal_archive
+          WHERE segment_name = $1 AND status IN ('corrupt', 'acknowledged') AND last_record_lsn IS NOT NULL
+            AND problem IN ('bad_page_header', 'bad_page_address', 'bad_record_length', 'bad_record_link', 'bad_record_crc')",
+    );
+    HEAD.read(&[segment.to_string().into()], |rows| {
+        rows.first()
+            .map(|row| Ok((Lsn(row.need::<PgLsn>(1, "an LSN")?.0), row.get(2)?)))
+            .transpose()
+    })
 }
 
 /// Time of the last commit in verified WAL of `timeline` in segments that end behind `from` and not behind `to`.
@@ -55,6 +58,49 @@ pub fn latest_xact_within(timeline: Timeline, start: Lsn, end: Lsn) -> Result<Op
     LATEST.read(
         &[number(timeline).into(), PgLsn(start.0).into(), PgLsn(end.0).into()],
         |rows| rows.one("a time")?.get(1),
+    )
+}
+
+/// The backup and the moment between `from` and `to`, on these timelines, that take the longest to recover to: just before the
+/// next backup. Rates are in bytes a second. Gives the backup, the moment, and how much WAL lies between.
+pub fn longest_recovery(
+    timelines: &[Timeline],
+    from: Lsn,
+    to: Lsn,
+    restore_rate: f64,
+    replay_rate: f64,
+) -> Result<Option<(i64, Lsn, u64)>> {
+    static LONGEST: Statement = Statement::new(
+        "SELECT id, upto, (upto - start_lsn)::bigint
+           FROM (SELECT id, start_lsn, backup_size_bytes,
+                        COALESCE(lead(end_lsn) OVER (ORDER BY end_lsn), $3) AS upto
+                   FROM @extschema@.backup_history
+                  WHERE status = 'completed' AND verification <> 'failed' AND start_lsn IS NOT NULL
+                    AND backup_type IN ('full', 'incremental', 'differential')
+                    AND timeline_id = ANY ($1) AND end_lsn BETWEEN $2 AND $3) AS candidates
+          ORDER BY COALESCE(backup_size_bytes, 0)::float8 / $4 + (upto - start_lsn)::float8 / $5 DESC
+          LIMIT 1",
+    );
+    let timelines: Vec<i32> = timelines.iter().copied().map(number).collect();
+    LONGEST.read(
+        &[
+            timelines.into(),
+            PgLsn(from.0).into(),
+            PgLsn(to.0).into(),
+            restore_rate.into(),
+            replay_rate.into(),
+        ],
+        |rows| {
+            rows.first()
+                .map(|row| {
+                    Ok((
+                        row.need(1, "an id")?,
+                        Lsn(row.need::<PgLsn>(2, "an LSN")?.0),
+                        row.need::<i64>(3, "a distance")?.unsigned_abs(),
+                    ))
+                })
+                .transpose()
+        },
     )
 }
 

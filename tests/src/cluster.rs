@@ -101,7 +101,16 @@ impl Cluster {
         Ok(standby)
     }
 
-    fn configure(&self) -> Result<()> {
+    /// A place for a copy of this cluster, whether it runs or not: empty as yet, with an archive of its own.
+    pub(crate) fn beside(original: &Self, settings: Settings) -> Result<Self> {
+        Self::empty(original.server.clone(), settings, None)
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn configure(&self) -> Result<()> {
         let path = self.data().join("postgresql.conf");
         fs::write(&path, self.settings.file(self.socket(), &self.archive.command())?)?;
         process::give_to_server(&path)

@@ -8,6 +8,8 @@ use archive::Status;
 use chrono::{DateTime, Utc};
 use wal::{Lsn, SegmentName, SegmentSize, Timeline, TimelineHistory};
 
+use crate::rto::Rates;
+
 /// A word that is not in the list of its column.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{word}\" is no {column}; one is {known}")]
@@ -123,6 +125,8 @@ pub struct BackupFact {
     pub end: Option<Lsn>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
+    /// Its size in bytes, if that is on record.
+    pub size: Option<u64>,
     /// How it ended.
     pub status: BackupStatus,
     /// Why it failed.
@@ -238,6 +242,6 @@ pub struct Facts {
     pub target_rpo: Option<Duration>,
     /// `target_rto`; none where there is no objective.
     pub target_rto: Option<Duration>,
-    /// The predicted duration of a recovery in seconds, where measurements allow one.
-    pub predicted_rto: Option<f64>,
+    /// What earlier recoveries took.
+    pub rates: Rates,
 }

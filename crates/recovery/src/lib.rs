@@ -20,6 +20,7 @@ pub mod objectives;
 mod path;
 pub mod protection;
 pub mod readiness;
+pub mod rto;
 pub mod schedule;
 mod sentence;
 pub mod windows;
@@ -32,6 +33,7 @@ pub use facts::{
 pub use gaps::{Gap, GapState};
 pub use protection::{OldestCommit, Protection};
 pub use readiness::{Readiness, Reason, Verdict, assess};
+pub use rto::{Load, Measured, Prediction, Rates, Unpredictable};
 pub use windows::{EndedBy, Window};
 
 /// What can be recovered, and how far: everything that follows from the facts without looking at a clock or at WAL.
@@ -47,6 +49,8 @@ pub struct Survey {
     pub gaps: Vec<Gap>,
     /// Up to where commits are safe if this host dies now.
     pub protection: Protection,
+    /// How long a recovery to this moment would take, or why that cannot be said.
+    pub recovery_time: Result<Prediction, Unpredictable>,
 }
 
 impl Survey {
@@ -73,12 +77,14 @@ pub fn survey(facts: &Facts) -> Survey {
     let windows = windows::windows(&backups, newest_usable);
     let protection = protection::protection(facts, &backups, newest_usable);
     let gaps = gaps::gaps(facts, &path, newest_usable);
+    let recovery_time = rto::now(facts, newest_usable);
     Survey {
         backups,
         newest_usable,
         windows,
         gaps,
         protection,
+        recovery_time,
     }
 }
 

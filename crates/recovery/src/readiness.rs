@@ -10,6 +10,7 @@ use crate::backups::Unusable;
 use crate::facts::{BackupFact, BackupStatus, Facts};
 use crate::gaps::{Gap, GapState};
 use crate::protection::{OldestCommit, seconds_between};
+use crate::rto::Prediction;
 use crate::sentence::{backups, seconds, span};
 use crate::{Survey, Window};
 
@@ -388,7 +389,7 @@ fn objectives(facts: &Facts, survey: &Survey, oldest: &OldestCommit, rpo: Option
             ),
         );
     }
-    if let (Some(rto), Some(target)) = (facts.predicted_rto, facts.target_rto)
+    if let (Ok(rto), Some(target)) = (survey.recovery_time.as_ref().map(Prediction::seconds), facts.target_rto)
         && rto > target.as_secs_f64()
     {
         reasons.add(

@@ -20,6 +20,25 @@ pub(crate) fn seconds(seconds: f64) -> String {
     span(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
+/// An amount as people say it: `512 bytes`, `16 MB`, `1.4 GB`; a kB has 1024 bytes, as in PostgreSQL.
+pub(crate) fn bytes(amount: f64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    let mut rest = amount.max(0.0);
+    let mut unit = "bytes";
+    for next in UNITS {
+        if rest < 1024.0 {
+            break;
+        }
+        rest /= 1024.0;
+        unit = next;
+    }
+    if unit == "bytes" || rest >= 10.0 {
+        format!("{rest:.0} {unit}")
+    } else {
+        format!("{rest:.1} {unit}")
+    }
+}
+
 /// `backup 3`, `backups 3 and 4`, `backups 3, 4, 5 and 12 more`.
 pub(crate) fn backups(ids: &[i64]) -> String {
     match ids {
@@ -45,6 +64,10 @@ mod tests {
         assert_eq!(shown(800_000), "9 days");
         assert_eq!(seconds(f64::NAN), "0 s");
         assert_eq!(seconds(-5.0), "0 s");
+        assert_eq!(bytes(512.0), "512 bytes");
+        assert_eq!(bytes(1_503_238_554.0), "1.4 GB");
+        assert_eq!(bytes(16.0 * 1024.0 * 1024.0), "16 MB");
+        assert_eq!(bytes(f64::NAN), "0 bytes");
         assert_eq!(backups(&[3]), "backup 3");
         assert_eq!(backups(&[3, 4, 5, 6, 7]), "backups 3, 4, 5 and 2 more");
     }

@@ -60,4 +60,4 @@ pub use problem::{Fault, Problem, Status};
 pub use reading::{SegmentReader, verify_reader};
 pub use segment::{SegmentName, SegmentNameError, SegmentSize, SegmentSizeError, WalFileName};
 pub use timestamp::PgTimestamp;
-pub use verifier::{Hashing, RestorePoint, SegmentOutcome, SegmentSummary, SegmentVerifier};
+pub use verifier::{Hashing, RestorePoint, SegmentOutcome, SegmentSummary, SegmentVerifier, SoundHead};

@@ -1,0 +1,86 @@
+//! Recovering a base backup with the WAL of an archive, as an operator would, to see what the server makes of it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::{Cluster, template};
+
+/// How a recovery ended.
+#[derive(Debug)]
+pub enum Recovery {
+    /// The server reached its target, was promoted, and takes connections.
+    Reached(Box<Cluster>),
+    /// The server gave up; this is why.
+    Refused(String),
+}
+
+impl Recovery {
+    /// The recovered cluster.
+    ///
+    /// # Errors
+    /// When the server refused.
+    pub fn reached(self) -> Result<Cluster> {
+        match self {
+            Self::Reached(cluster) => Ok(*cluster),
+            Self::Refused(why) => bail!("the server refused: {why}"),
+        }
+    }
+
+    /// What the server said when it gave up.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub fn refused(self) -> Result<String> {
+        match self {
+            Self::Refused(why) => Ok(why),
+            Self::Reached(cluster) => bail!(
+                "the server reached a target that it should not, at {}",
+                cluster.text("SELECT pg_last_wal_replay_lsn()")?
+            ),
+        }
+    }
+}
+
+impl Cluster {
+    /// Recovers a copy of a plain base backup of this cluster beside it, with the WAL that its archive has now. `target` are the
+    /// settings `recovery_target_*`; none means all WAL. The copy archives nothing and does not load the extension's library.
+    ///
+    /// # Errors
+    /// When the copy cannot be made, or the server ends without saying why.
+    pub fn recover(&self, backup: &Path, target: &[(&str, &str)]) -> Result<Recovery> {
+        let mut settings = self
+            .settings()
+            .clone()
+            .without_library()
+            .set("archive_mode", "off")
+            // No connection before the end of recovery.
+            .set("hot_standby", "off")
+            .set("recovery_target_action", "promote")
+            .set("restore_command", &self.archive().fetch_command());
+        for (name, value) in target {
+            settings = settings.set(name, value);
+        }
+        let mut copy = Self::beside(self, settings)?;
+        template::copy(backup, &copy.data())?;
+        fs::write(copy.data().join("recovery.signal"), "")?;
+        copy.configure()?;
+        match copy.start_server() {
+            Ok(()) => Ok(Recovery::Reached(Box::new(copy))),
+            Err(error) => {
+                let log = copy.log()?;
+                // Whoever tried to connect meanwhile was told so as a FATAL too.
+                let why = log
+                    .lines()
+                    .rev()
+                    .filter_map(|line| line.split_once("FATAL:  "))
+                    .find(|(_, why)| !why.starts_with("the database system is"));
+                match why {
+                    Some((_, why)) => Ok(Recovery::Refused(why.to_owned())),
+                    None => Err(error),
+                }
+            }
+        }
+    }
+}
