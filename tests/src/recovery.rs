@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{Cluster, template};
 
@@ -44,28 +44,12 @@ impl Recovery {
 }
 
 impl Cluster {
-    /// Recovers a copy of a plain base backup of this cluster beside it, with the WAL that its archive has now. `target` are the
-    /// settings `recovery_target_*`; none means all WAL. The copy archives nothing and does not load the extension's library.
+    /// Recovers a copy of a plain base backup, see [`Self::restore`].
     ///
     /// # Errors
     /// When the copy cannot be made, or the server ends without saying why.
     pub fn recover(&self, backup: &Path, target: &[(&str, &str)]) -> Result<Recovery> {
-        let mut settings = self
-            .settings()
-            .clone()
-            .without_library()
-            .set("archive_mode", "off")
-            // No connection before the end of recovery.
-            .set("hot_standby", "off")
-            .set("recovery_target_action", "promote")
-            .set("restore_command", &self.archive().fetch_command());
-        for (name, value) in target {
-            settings = settings.set(name, value);
-        }
-        let mut copy = Self::beside(self, settings)?;
-        template::copy(backup, &copy.data())?;
-        fs::write(copy.data().join("recovery.signal"), "")?;
-        copy.configure()?;
+        let mut copy = self.restore(backup, target)?;
         match copy.start_server() {
             Ok(()) => Ok(Recovery::Reached(Box::new(copy))),
             Err(error) => {
@@ -82,5 +66,45 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// Copies a plain base backup of this cluster to a place beside it, where the next start recovers it with the WAL that the
+    /// archive has then. `target` are the settings `recovery_target_*`; none means all WAL. The copy archives nothing, does not
+    /// load the extension's library, and takes no connection before the end of recovery.
+    ///
+    /// # Errors
+    /// When the copy cannot be made.
+    pub fn restore(&self, backup: &Path, target: &[(&str, &str)]) -> Result<Cluster> {
+        let mut settings = self
+            .settings()
+            .clone()
+            .without_library()
+            .set("archive_mode", "off")
+            .set("hot_standby", "off")
+            .set("recovery_target_action", "promote")
+            .set("restore_command", &self.archive().fetch_command());
+        for (name, value) in target {
+            settings = settings.set(name, value);
+        }
+        let copy = Self::beside(self, settings)?;
+        template::copy(backup, &copy.data())?;
+        fs::write(copy.data().join("recovery.signal"), "")?;
+        copy.configure()?;
+        Ok(copy)
+    }
+
+    /// How long the server replayed WAL at its last start, in seconds, as it logged it.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub fn replay_seconds(&self) -> Result<f64> {
+        let log = self.log()?;
+        let elapsed = log
+            .lines()
+            .rev()
+            .find(|line| line.contains("redo done at"))
+            .and_then(|line| line.split_once("elapsed: "))
+            .and_then(|(_, elapsed)| elapsed.strip_suffix(" s"));
+        Ok(elapsed.context("nothing was replayed")?.parse()?)
     }
 }
