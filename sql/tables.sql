@@ -199,6 +199,8 @@ CREATE TABLE wal_archive (
     handover bytea,
     record_count backstop_count,
     data_bytes backstop_count,
+    lowest_xid bigint,
+    highest_xid bigint,
     sound_sha256 text,
     system_identifier bigint,
     status_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
@@ -211,6 +213,8 @@ COMMENT ON COLUMN wal_archive.status_since IS 'when it came to have this status 
 COMMENT ON COLUMN wal_archive.first_commit_at IS 'time of the first commit in the segment; NULL where there is none';
 COMMENT ON COLUMN wal_archive.stored_changed_at IS 'when the stored file was last changed (its ctime): a later one means that it must be looked at again';
 COMMENT ON COLUMN wal_archive.data_bytes IS 'bytes of WAL in it: a segment, or less where a switch ended it early';
+COMMENT ON COLUMN wal_archive.lowest_xid IS 'the oldest transaction that commits in it, 32 bits without the epoch; greater than highest_xid where numbers wrap around in between';
+COMMENT ON COLUMN wal_archive.highest_xid IS 'the newest transaction that commits in it, likewise';
 COMMENT ON COLUMN wal_archive.sound_sha256 IS 'SHA-256 of the content that was verified first, or that is in pg_wal: any other content under this name is not the segment';
 COMMENT ON COLUMN wal_archive.system_identifier IS 'of the cluster whose archive was looked at: what a dump brings into another cluster is forgotten there';
 COMMENT ON COLUMN wal_archive.handover IS 'what verifying the next segment needs to know of the end of this one';

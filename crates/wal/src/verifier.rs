@@ -18,6 +18,7 @@ use crate::segment::SegmentName;
 use crate::stream::{State, Stream};
 use crate::timelines::Timelines;
 use crate::timestamp::PgTimestamp;
+use crate::xid::XidRange;
 
 /// Whether the bytes are hashed on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct SegmentSummary {
     pub first_commit_at: Option<PgTimestamp>,
     /// When the last of them in WAL order was committed.
     pub last_commit_at: Option<PgTimestamp>,
+    /// Between which numbers the transactions lie that they are of, both ends included; see [`XidRange`].
+    pub xids: Option<XidRange>,
     /// The restore points among them; the first [`SegmentVerifier::MAX_RESTORE_POINTS`].
     pub restore_points: Vec<RestorePoint>,
     /// The end of the last record, where a switch ended the segment early; else the segment's end.
@@ -105,6 +108,7 @@ struct Tally {
     commits: u64,
     first_commit_at: Option<PgTimestamp>,
     last_commit_at: Option<PgTimestamp>,
+    xids: Option<XidRange>,
     restore_points: Vec<RestorePoint>,
     last_end: Option<Lsn>,
 }
@@ -115,16 +119,20 @@ impl Tally {
         self.records = self.records.saturating_add(1);
         self.last_end = Some(record.end);
         match record.meaning() {
-            Some(Meaning::Commit { at, origin }) => {
+            Some(Meaning::Commit { at, origin, xid }) => {
                 on_commit(&Commit {
                     at,
                     lsn: record.start,
                     end: record.end,
                     origin,
+                    xid,
                 });
                 self.commits = self.commits.saturating_add(1);
                 self.first_commit_at = self.first_commit_at.or(at);
                 self.last_commit_at = at.or(self.last_commit_at);
+                if let Some(xid) = xid {
+                    self.xids = Some(self.xids.map_or(XidRange::of(xid), |range| range.with(xid)));
+                }
             }
             Some(Meaning::RestorePoint { name, at })
                 if self.restore_points.len() < SegmentVerifier::MAX_RESTORE_POINTS =>
@@ -338,6 +346,7 @@ impl SegmentVerifier {
             commit_count: self.tally.commits,
             first_commit_at: self.tally.first_commit_at,
             last_commit_at: self.tally.last_commit_at,
+            xids: self.tally.xids,
             restore_points: self.tally.restore_points,
             end_of_data: self.tally.last_end.filter(|_| switched).unwrap_or(self.name.end()),
             switched,
