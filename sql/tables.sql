@@ -207,6 +207,8 @@ CREATE TABLE wal_archive (
     data_bytes backstop_count,
     latest_xact_at timestamptz,
     last_record_lsn pg_lsn,
+    lowest_xid bigint,
+    highest_xid bigint,
     sound_sha256 text,
     system_identifier bigint,
     status_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
@@ -221,6 +223,8 @@ COMMENT ON COLUMN wal_archive.stored_changed_at IS 'when the stored file was las
 COMMENT ON COLUMN wal_archive.data_bytes IS 'bytes of WAL in it: a segment, or less where a switch ended it early';
 COMMENT ON COLUMN wal_archive.latest_xact_at IS 'latest time of a commit or abort in it: recovery_target_time is compared with those';
 COMMENT ON COLUMN wal_archive.last_record_lsn IS 'start of the last record of it that recovery can replay; of a corrupt one, of the last before the fault';
+COMMENT ON COLUMN wal_archive.lowest_xid IS 'the oldest transaction that commits in it, 32 bits without the epoch; greater than highest_xid where numbers wrap around in between';
+COMMENT ON COLUMN wal_archive.highest_xid IS 'the newest transaction that commits in it, likewise';
 COMMENT ON COLUMN wal_archive.sound_sha256 IS 'SHA-256 of the content that was verified first, or that is in pg_wal: any other content under this name is not the segment';
 COMMENT ON COLUMN wal_archive.system_identifier IS 'of the cluster whose archive was looked at: what a dump brings into another cluster is forgotten there';
 COMMENT ON COLUMN wal_archive.handover IS 'what verifying the next segment needs to know of the end of this one';

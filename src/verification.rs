@@ -160,6 +160,8 @@ impl Subject<'_> {
         finding.last_commit_at = summary.last_commit_at.map(|at| at.0);
         finding.latest_xact_at = summary.latest_xact_at.map(|at| at.0);
         finding.last_record = summary.last_record.map(|lsn| lsn.0);
+        finding.lowest_xid = summary.xids.map(|xids| i64::from(xids.lowest));
+        finding.highest_xid = summary.xids.map(|xids| i64::from(xids.highest));
         finding.commits = i64::try_from(summary.commit_count).ok();
         finding.records = i64::try_from(summary.records).ok();
         finding.data_bytes = i64::try_from(data).ok();

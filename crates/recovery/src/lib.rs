@@ -18,6 +18,7 @@ pub mod facts;
 pub mod gaps;
 pub mod objectives;
 mod path;
+pub mod plan;
 pub mod protection;
 pub mod readiness;
 pub mod rto;

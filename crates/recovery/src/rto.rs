@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::facts::{BackupFact, Facts};
-use crate::sentence::{bytes, seconds};
+use crate::sentence::{seconds, size};
 
 /// What a recovery or a rehearsal took, as far as somebody measured it. Seconds are not negative.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -109,11 +109,11 @@ impl Rates {
         let basis = format!(
             "restore of backup {} ({}) at {}/s ({}), replay of {} of WAL at {}/s ({}), start-up in {startup_seconds:.1} s ({})",
             load.backup,
-            bytes(backup_bytes as f64),
-            bytes(restore.bytes_per_second),
+            size(backup_bytes),
+            size(restore.bytes_per_second as u64),
             named(&restore.recoveries),
-            bytes(load.wal_bytes as f64),
-            bytes(replay.bytes_per_second),
+            size(load.wal_bytes),
+            size(replay.bytes_per_second as u64),
             named(&replay.recoveries),
             named(started),
         );

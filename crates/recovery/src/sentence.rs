@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 /// A duration as people say it: `45 s`, `12 min`, `3 h 20 min`, `9 days`.
 pub(crate) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -20,22 +22,21 @@ pub(crate) fn seconds(seconds: f64) -> String {
     span(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
-/// An amount as people say it: `512 bytes`, `16 MB`, `1.4 GB`; a kB has 1024 bytes, as in PostgreSQL.
-pub(crate) fn bytes(amount: f64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    let mut rest = amount.max(0.0);
-    let mut unit = "bytes";
-    for next in UNITS {
-        if rest < 1024.0 {
-            break;
-        }
-        rest /= 1024.0;
-        unit = next;
-    }
-    if unit == "bytes" || rest >= 10.0 {
-        format!("{rest:.0} {unit}")
-    } else {
-        format!("{rest:.1} {unit}")
+/// A moment as PostgreSQL reads and shows it, in UTC: `2026-11-21 15:38:17.123456+00`.
+pub(crate) fn moment(at: DateTime<Utc>) -> String {
+    format!("{}+00", at.format("%Y-%m-%d %H:%M:%S%.6f"))
+}
+
+/// A number of bytes as people say it: `512 bytes`, `35 MB`, `2.4 GB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const KB: u64 = 1 << 10;
+    const MB: u64 = 1 << 20;
+    const GB: u64 = 1 << 30;
+    match bytes {
+        GB.. => format!("{}.{} GB", bytes / GB, bytes % GB * 10 / GB),
+        MB.. => format!("{} MB", bytes / MB),
+        KB.. => format!("{} kB", bytes / KB),
+        _ => format!("{bytes} bytes"),
     }
 }
 
@@ -64,10 +65,6 @@ mod tests {
         assert_eq!(shown(800_000), "9 days");
         assert_eq!(seconds(f64::NAN), "0 s");
         assert_eq!(seconds(-5.0), "0 s");
-        assert_eq!(bytes(512.0), "512 bytes");
-        assert_eq!(bytes(1_503_238_554.0), "1.4 GB");
-        assert_eq!(bytes(16.0 * 1024.0 * 1024.0), "16 MB");
-        assert_eq!(bytes(f64::NAN), "0 bytes");
         assert_eq!(backups(&[3]), "backup 3");
         assert_eq!(backups(&[3, 4, 5, 6, 7]), "backups 3, 4, 5 and 2 more");
     }

@@ -49,6 +49,7 @@ mod stream;
 mod timelines;
 mod timestamp;
 mod verifier;
+mod xid;
 
 pub use backup_history::{BackupHistory, BackupHistoryError};
 pub use commits::{Commit, CommitScanner, ScanError, ScanProgress, scan_commits};
@@ -61,3 +62,4 @@ pub use reading::{SegmentReader, verify_reader};
 pub use segment::{SegmentName, SegmentNameError, SegmentSize, SegmentSizeError, WalFileName};
 pub use timestamp::PgTimestamp;
 pub use verifier::{Hashing, RestorePoint, SegmentOutcome, SegmentSummary, SegmentVerifier, SoundHead};
+pub use xid::XidRange;

@@ -18,6 +18,7 @@ use crate::segment::SegmentName;
 use crate::stream::{State, Stream};
 use crate::timelines::Timelines;
 use crate::timestamp::PgTimestamp;
+use crate::xid::XidRange;
 
 /// Whether the bytes are hashed on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct SegmentSummary {
     pub latest_xact_at: Option<PgTimestamp>,
     /// The start of the last record that ends in it: the greatest `recovery_target_lsn` that it can serve.
     pub last_record: Option<Lsn>,
+    /// Between which numbers the transactions lie that they are of, both ends included; see [`XidRange`].
+    pub xids: Option<XidRange>,
     /// The restore points among them; the first [`SegmentVerifier::MAX_RESTORE_POINTS`].
     pub restore_points: Vec<RestorePoint>,
     /// The end of the last record, where a switch ended the segment early; else the segment's end.
@@ -123,6 +126,7 @@ struct Tally {
     first_commit_at: Option<PgTimestamp>,
     last_commit_at: Option<PgTimestamp>,
     latest_xact_at: Option<PgTimestamp>,
+    xids: Option<XidRange>,
     restore_points: Vec<RestorePoint>,
     last_start: Option<Lsn>,
     last_end: Option<Lsn>,
@@ -135,17 +139,21 @@ impl Tally {
         self.last_start = Some(record.start);
         self.last_end = Some(record.end);
         match record.meaning() {
-            Some(Meaning::Commit { at, origin }) => {
+            Some(Meaning::Commit { at, origin, xid }) => {
                 on_commit(&Commit {
                     at,
                     lsn: record.start,
                     end: record.end,
                     origin,
+                    xid,
                 });
                 self.commits = self.commits.saturating_add(1);
                 self.first_commit_at = self.first_commit_at.or(at);
                 self.last_commit_at = at.or(self.last_commit_at);
                 self.latest_xact_at = self.latest_xact_at.max(at);
+                if let Some(xid) = xid {
+                    self.xids = Some(self.xids.map_or(XidRange::of(xid), |range| range.with(xid)));
+                }
             }
             Some(Meaning::Abort { at }) => self.latest_xact_at = self.latest_xact_at.max(at),
             Some(Meaning::RestorePoint { name, at })
@@ -372,6 +380,7 @@ impl SegmentVerifier {
             last_commit_at: self.tally.last_commit_at,
             latest_xact_at: self.tally.latest_xact_at,
             last_record: self.tally.last_start,
+            xids: self.tally.xids,
             restore_points: self.tally.restore_points,
             end_of_data: self.tally.last_end.filter(|_| switched).unwrap_or(self.name.end()),
             switched,
