@@ -1,6 +1,6 @@
 //! The verdict from SQL: readiness, windows and gaps. The views of the same names show what these functions return.
 
-use crate::assessment::{Assessment, oldest_commit};
+use crate::assessment::{Assessment, Depth, oldest_commit};
 use crate::catalog::{PgLsn, archive::time, facts};
 use crate::error::Result;
 use crate::server::Server;
@@ -34,7 +34,7 @@ pub fn assess_recovery_readiness() -> Result<
     ErrorReport,
 > {
     let server = Server::observe()?;
-    let assessment = Assessment::gather(&server)?;
+    let assessment = Assessment::of(&server, Depth::Gaps)?;
     let mut exposure = assessment.exposure(&server);
     let oldest = oldest_commit(&server, exposure.as_mut(), &mut || {
         pgrx::check_for_interrupts!();
@@ -86,7 +86,7 @@ pub fn list_recovery_windows() -> Result<
     >,
     ErrorReport,
 > {
-    let assessment = Assessment::gather(&Server::observe()?)?;
+    let assessment = Assessment::of(&Server::observe()?, Depth::Overview)?;
     let mut rows = Vec::with_capacity(assessment.survey.windows.len());
     for window in &assessment.survey.windows {
         let (from, to) = times(&assessment, window)?;
@@ -124,7 +124,7 @@ pub fn list_wal_archive_gaps() -> Result<
     >,
     ErrorReport,
 > {
-    let assessment = Assessment::gather(&Server::observe()?)?;
+    let assessment = Assessment::of(&Server::observe()?, Depth::Gaps)?;
     let rows: Vec<_> = assessment
         .survey
         .gaps
