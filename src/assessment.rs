@@ -1,14 +1,18 @@
 //! The facts of this moment put together, and what crate `recovery` makes of them.
 
 use crate::access::{choose_source, trouble};
-use crate::catalog::{self, facts, windows};
+use crate::catalog::{self, facts, outline, windows};
 use crate::error::Result;
 
 use crate::server::{self, Exposure, Server};
 use crate::{settings, shmem};
+use archive::Source;
 use chrono::{DateTime, Utc};
 use pgrx::datum::TimestampWithTimeZone;
-use recovery::{Archiver, EndedBy, Facts, OldestCommit, Rates, Survey, Verdict, Window, WorkerFact, assess, survey};
+use recovery::readiness::stale_after;
+use recovery::{
+    Archiver, BackupStatus, EndedBy, Facts, OldestCommit, Rates, Survey, Verdict, Window, WorkerFact, assess, survey,
+};
 use wal::{Lsn, PgTimestamp};
 
 /// A commit may carry a time that lies so far ahead.
@@ -22,27 +26,51 @@ pub struct Assessment {
     pub survey: Survey,
 }
 
+/// How much is gathered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What the worker samples: nothing that only a sentence needs.
+    Protection,
+    /// What a view shows. Of many backups only those are looked at that make a difference.
+    Overview,
+    /// As [`Depth::Overview`], and which backups each gap affects.
+    Gaps,
+    /// Every backup, each with its own verdict.
+    Everything,
+}
+
 impl Assessment {
-    /// Gathers the facts. Reads only; needs a transaction, and works on a standby.
+    /// Gathers the facts, with every backup. Reads only; needs a transaction, and works on a standby.
+    #[allow(dead_code)]
     pub fn gather(server: &Server) -> Result<Self> {
+        Self::of(server, Depth::Everything)
+    }
+
+    /// Gathers the facts. As [`Assessment::gather`].
+    pub fn of(server: &Server, depth: Depth) -> Result<Self> {
         let archive_mode = server::setting(c"archive_mode").unwrap_or_default();
         let source = choose_source(server).map(|derived| derived.source);
-        let unreadable = source.as_ref().ok().and_then(|source| trouble(source, server));
+        let unreadable = match &source {
+            Ok(source) if depth != Depth::Protection && !is_read(source) => trouble(source, server),
+            _ => None,
+        };
         let history = server.history()?;
         let mut broken_histories = facts::broken_histories()?;
         // What is wrong with another branch's is no trouble of this server's.
         broken_histories.retain(|broken| history.contains(broken.timeline));
-        let facts = Facts {
+        let mut facts = Facts {
             now: Utc::now(),
             size: server.format.segment_size,
             history,
             flush: (!server.standby).then_some(server.flush),
             is_standby: server.standby,
-            backups: facts::backups(server.system_identifier())?,
+            backups: Vec::new(),
+            needs: None,
+            unlisted: 0,
             broken: facts::broken_runs(server.format.segment_size, settings::archive_grace())?,
             extents: facts::extents()?,
             broken_histories,
-            receivers: facts::receivers()?,
+            receivers: facts::receivers(settings::counted_receivers())?,
             archiver: Archiver {
                 mode_on: matches!(archive_mode.as_str(), "on" | "always"),
                 source: source
@@ -54,10 +82,20 @@ impl Assessment {
             },
             worker: worker_fact()?,
             target_rpo: settings::target_rpo(),
-            target_rto: None,
+            target_rto: settings::target_rto(),
             rates: Rates::of(&catalog::recovery::measured()?),
         };
+        load_backups(&mut facts, server, depth)?;
         let survey = survey(&facts);
+        if survey.newest_usable.is_none() && depth != Depth::Protection {
+            let listed = facts
+                .backups
+                .iter()
+                .filter(|b| b.status == BackupStatus::Completed)
+                .count();
+            let completed = outline::completed(server.system_identifier())?;
+            facts.unlisted = completed.saturating_sub(u64::try_from(listed).unwrap_or(u64::MAX));
+        }
         Ok(Self { facts, survey })
     }
 
@@ -129,6 +167,36 @@ impl Assessment {
 /// As SQL has it.
 pub fn timestamp(at: DateTime<Utc>) -> Option<TimestampWithTimeZone> {
     catalog::archive::time(PgTimestamp::from_unix_micros(at.timestamp_micros()).0)
+}
+
+/// Loads the backups, as many as `depth` asks for.
+fn load_backups(facts: &mut Facts, server: &Server, depth: Depth) -> Result<()> {
+    let system = server.system_identifier();
+    if depth == Depth::Everything {
+        facts.backups = facts::backups(system)?;
+        return Ok(());
+    }
+    facts.backups = outline::backups(system, &recovery::outline::lookups(facts))?;
+    let behind = facts.broken.iter().map(|run| run.last.end()).max();
+    if let (Some(behind), Depth::Gaps) = (behind, depth) {
+        facts.needs = Some(outline::needs(system, behind, facts.size)?);
+    }
+    Ok(())
+}
+
+/// Whether the worker has just read this archive without any trouble, so that nobody else needs to try.
+fn is_read(source: &Source) -> bool {
+    let Some(status) = shmem::read() else {
+        return false;
+    };
+    let stale = stale_after(settings::check_interval());
+    let age = catalog::archive::time(status.last_tick_at)
+        .and_then(facts::moment)
+        .and_then(|at| Utc::now().signed_duration_since(at).to_std().ok());
+    status.pid != 0
+        && status.last_error.is_empty()
+        && age.is_some_and(|age| age <= stale)
+        && status.archive_source.starts_with(&format!("{source} ("))
 }
 
 /// A search for commits of others behind `from`, which begins behind what the worker has searched already.

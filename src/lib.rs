@@ -84,9 +84,19 @@ pub extern "C-unwind" fn _PG_init() {
 ::pgrx::extension_sql_file!("../sql/views/v_backup_status.sql", requires = ["tables"]);
 ::pgrx::extension_sql_file!(
     "../sql/views/v_policy_status.sql",
-    requires = ["tables", api::policy::cron_next]
+    requires = ["tables", api::policy::cron_next, api::objectives::current_objectives]
 );
-::pgrx::extension_sql_file!("../sql/views/v_rto_rpo_monitoring.sql", requires = ["tables"]);
+::pgrx::extension_sql_file!(
+    "../sql/views/v_objective_compliance.sql",
+    requires = [
+        api::objectives::list_objective_compliance,
+        api::objectives::current_objectives
+    ]
+);
+::pgrx::extension_sql_file!(
+    "../sql/views/v_rto_rpo_monitoring.sql",
+    requires = ["tables", api::objectives::current_objectives]
+);
 ::pgrx::extension_sql_file!("../sql/views/v_wal_volume.sql", requires = ["tables"]);
 // Last of all, so that it finds every object.
 ::pgrx::extension_sql_file!("../sql/grants.sql", finalize);

@@ -6,6 +6,7 @@ pub mod backup;
 mod call;
 mod incremental;
 pub mod ledger;
+pub mod objectives;
 pub mod policy;
 pub mod readiness;
 pub mod recovery;

@@ -1,6 +1,6 @@
 //! The verdict from SQL: readiness, windows and gaps. The views of the same names show what these functions return.
 
-use crate::assessment::{Assessment, oldest_commit, timestamp};
+use crate::assessment::{Assessment, Depth, oldest_commit, timestamp};
 use crate::catalog::{PgLsn, facts};
 use crate::server::Server;
 use chrono::{DateTime, Utc};
@@ -32,7 +32,7 @@ pub fn assess_recovery_readiness() -> Result<
     ErrorReport,
 > {
     let server = Server::observe()?;
-    let assessment = Assessment::gather(&server)?;
+    let assessment = Assessment::of(&server, Depth::Gaps)?;
     let mut exposure = assessment.exposure(&server);
     let oldest = oldest_commit(&server, exposure.as_mut(), &mut || {
         pgrx::check_for_interrupts!();
@@ -88,7 +88,7 @@ pub fn list_recovery_windows() -> Result<
     >,
     ErrorReport,
 > {
-    let assessment = Assessment::gather(&Server::observe()?)?;
+    let assessment = Assessment::of(&Server::observe()?, Depth::Overview)?;
     let mut rows = Vec::with_capacity(assessment.survey.windows.len());
     for window in &assessment.survey.windows {
         let ends = assessment.ends(window)?;
@@ -126,7 +126,7 @@ pub fn list_wal_archive_gaps() -> Result<
     >,
     ErrorReport,
 > {
-    let assessment = Assessment::gather(&Server::observe()?)?;
+    let assessment = Assessment::of(&Server::observe()?, Depth::Gaps)?;
     let rows: Vec<_> = assessment
         .survey
         .gaps

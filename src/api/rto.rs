@@ -1,12 +1,12 @@
 //! How long recoveries would take, from SQL.
 
-use crate::assessment::Assessment;
+use crate::assessment::{Assessment, Depth};
 use crate::catalog::{PgLsn, windows};
 use crate::error::Result;
 use crate::server::Server;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use recovery::{Prediction, Unpredictable, rto};
+use recovery::{Prediction, Unpredictable};
 use wal::Lsn;
 
 /// Two rows: how long a recovery to this moment would take, and one to the moment of the current window that takes longest.
@@ -30,7 +30,7 @@ pub fn list_rto_predictions() -> Result<
     ErrorReport,
 > {
     let server = Server::observe()?;
-    let assessment = Assessment::gather(&server)?;
+    let assessment = Assessment::of(&server, Depth::Overview)?;
     let now = assessment.survey.recovery_time.clone();
     let (worst, at) = worst(&assessment)?;
     let rows = [
@@ -93,10 +93,7 @@ fn worst(assessment: &Assessment) -> Result<(std::result::Result<Prediction, Unp
         replay.bytes_per_second,
     )?;
     Ok(match longest {
-        Some((backup, at, wal_bytes)) => {
-            let load = rto::load(&facts.backups, backup, wal_bytes);
-            (facts.rates.predict(load), Some(at))
-        }
+        Some((load, at)) => (facts.rates.predict(load), Some(at)),
         None => (Err(Unpredictable::NoBackup), None),
     })
 }

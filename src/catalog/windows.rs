@@ -3,6 +3,7 @@
 use super::{PgLsn, Statement};
 use crate::error::Result;
 use pgrx::prelude::*;
+use recovery::Load;
 use wal::{Lsn, SegmentName, Timeline};
 
 /// The start of the last record in verified WAL of `timeline` up to `end`: the greatest `recovery_target_lsn` that can be reached
@@ -62,16 +63,17 @@ pub fn latest_xact_within(timeline: Timeline, start: Lsn, end: Lsn) -> Result<Op
 }
 
 /// The backup and the moment between `from` and `to`, on these timelines, that take the longest to recover to: just before the
-/// next backup. Rates are in bytes a second. Gives the backup, the moment, and how much WAL lies between.
+/// next backup. Rates are in bytes a second.
 pub fn longest_recovery(
     timelines: &[Timeline],
     from: Lsn,
     to: Lsn,
     restore_rate: f64,
     replay_rate: f64,
-) -> Result<Option<(i64, Lsn, u64)>> {
+) -> Result<Option<(Load, Lsn)>> {
     static LONGEST: Statement = Statement::new(
-        "SELECT id, upto, (upto - start_lsn)::bigint
+        "WITH RECURSIVE longest AS (
+         SELECT id, upto, (upto - start_lsn)::bigint AS wal_bytes
            FROM (SELECT id, start_lsn, backup_size_bytes,
                         COALESCE(lead(end_lsn) OVER (ORDER BY end_lsn), $3) AS upto
                    FROM @extschema@.backup_history
@@ -79,7 +81,18 @@ pub fn longest_recovery(
                     AND backup_type IN ('full', 'incremental', 'differential')
                     AND timeline_id = ANY ($1) AND end_lsn BETWEEN $2 AND $3) AS candidates
           ORDER BY COALESCE(backup_size_bytes, 0)::float8 / $4 + (upto - start_lsn)::float8 / $5 DESC
-          LIMIT 1",
+          LIMIT 1
+         ), chain AS (
+             SELECT b.id, b.parent_id, b.backup_type, b.backup_size_bytes
+               FROM longest l JOIN @extschema@.backup_history b ON b.id = l.id
+             UNION
+             SELECT b.id, b.parent_id, b.backup_type, b.backup_size_bytes
+               FROM chain c JOIN @extschema@.backup_history b ON b.id = c.parent_id
+              WHERE c.backup_type IN ('incremental', 'differential')
+         )
+         SELECT l.id, l.upto, l.wal_bytes,
+                (SELECT CASE WHEN bool_and(backup_size_bytes IS NOT NULL) THEN sum(backup_size_bytes)::bigint END FROM chain)
+           FROM longest l",
     );
     let timelines: Vec<i32> = timelines.iter().copied().map(number).collect();
     LONGEST.read(
@@ -93,11 +106,12 @@ pub fn longest_recovery(
         |rows| {
             rows.first()
                 .map(|row| {
-                    Ok((
-                        row.need(1, "an id")?,
-                        Lsn(row.need::<PgLsn>(2, "an LSN")?.0),
-                        row.need::<i64>(3, "a distance")?.unsigned_abs(),
-                    ))
+                    let load = Load {
+                        backup: row.need(1, "an id")?,
+                        backup_bytes: row.get::<i64>(4)?.map(i64::unsigned_abs),
+                        wal_bytes: row.need::<i64>(3, "a distance")?.unsigned_abs(),
+                    };
+                    Ok((load, Lsn(row.need::<PgLsn>(2, "an LSN")?.0)))
                 })
                 .transpose()
         },

@@ -8,6 +8,7 @@ use archive::Status;
 use chrono::{DateTime, Utc};
 use wal::{Lsn, SegmentName, SegmentSize, Timeline, TimelineHistory};
 
+use crate::gaps::Need;
 use crate::rto::Rates;
 
 /// A word that is not in the list of its column.
@@ -224,8 +225,12 @@ pub struct Facts {
     pub flush: Option<Lsn>,
     /// Whether the server is a standby.
     pub is_standby: bool,
-    /// All backups that are not `expired`; expired ones do no harm.
+    /// All backups that are not `expired`, which do no harm; or those of an [`outline`](crate::outline), where they are many.
     pub backups: Vec<BackupFact>,
+    /// What each backup that counts needs, where `backups` does not hold them all.
+    pub needs: Option<Vec<Need>>,
+    /// How many completed backups are on record and not in `backups`.
+    pub unlisted: u64,
     /// What is not verified.
     pub broken: Vec<BrokenRun>,
     /// What is.

@@ -14,9 +14,11 @@
 #![forbid(unsafe_code)]
 
 pub mod backups;
+pub mod compliance;
 pub mod facts;
 pub mod gaps;
 pub mod objectives;
+pub mod outline;
 mod path;
 pub mod plan;
 pub mod protection;
@@ -31,7 +33,7 @@ pub use facts::{
     Archiver, ArchiverFailure, BackupFact, BackupStatus, BackupType, BrokenHistory, BrokenRun, Extent, Facts,
     UnknownWord, Verification, WorkerFact,
 };
-pub use gaps::{Gap, GapState};
+pub use gaps::{Gap, GapState, Need};
 pub use protection::{OldestCommit, Protection};
 pub use readiness::{Readiness, Reason, Verdict, assess};
 pub use rto::{Load, Measured, Prediction, Rates, Unpredictable};

@@ -213,7 +213,7 @@ pub enum Unpredictable {
 }
 
 /// What a recovery from this backup to `wal_bytes` behind its start has to move.
-pub fn load(backups: &[BackupFact], backup: i64, wal_bytes: u64) -> Load {
+pub(crate) fn load(backups: &[BackupFact], backup: i64, wal_bytes: u64) -> Load {
     Load {
         backup,
         backup_bytes: size_with_parents(backups, backup),

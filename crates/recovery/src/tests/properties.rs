@@ -71,7 +71,7 @@ fn a_broken_segment(switch: Switch) -> impl Strategy<Value = BrokenRun> {
 }
 
 /// A cluster that may have any trouble: segments 1 to `LAST - 1` are filled, `LAST` is being written.
-fn any_cluster() -> impl Strategy<Value = Facts> {
+pub fn any_cluster() -> impl Strategy<Value = Facts> {
     prop_oneof![
         Just(Switch(None)),
         (30_u32..280).prop_map(|s| Switch(Some(f64::from(s) / 10.0)))

@@ -58,6 +58,8 @@ pub fn cluster(backups: Vec<BackupFact>) -> Facts {
         flush: Some(at(10.5)),
         is_standby: false,
         backups,
+        needs: None,
+        unlisted: 0,
         broken: Vec::new(),
         extents: vec![Extent {
             timeline: Timeline(1),
