@@ -14,14 +14,17 @@
 #![forbid(unsafe_code)]
 
 pub mod backups;
+pub mod detected;
 pub mod facts;
 pub mod gaps;
+pub mod lives;
 pub mod objectives;
 mod path;
 pub mod protection;
 pub mod readiness;
 pub mod schedule;
 mod sentence;
+mod stop_reason;
 pub mod windows;
 
 pub use backups::{Unusable, Usable};
