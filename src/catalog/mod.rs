@@ -11,6 +11,7 @@ pub mod facts;
 mod image;
 pub mod ledger;
 pub mod ledger_check;
+pub mod lives;
 mod lsn;
 pub mod recovery;
 pub mod samples;

@@ -182,7 +182,8 @@ impl Traces {
         if replay_seconds.is_some() {
             remarks.push((
                 "replay_seconds",
-                "from the start until the server accepted writes: replay and the checkpoint after it together".to_owned(),
+                "from the start until the server accepted writes: replay and the checkpoint after it together"
+                    .to_owned(),
             ));
         }
         Detected {
@@ -284,7 +285,7 @@ impl Traces {
         let because = match (heard, lost) {
             (Some(heard), Some(lost)) => {
                 remarks.push(("lost_bytes", lost.to_string()));
-                rpo_seconds = committed.and_then(|commit| Some(span(commit, heard.max(commit))?));
+                rpo_seconds = committed.and_then(|commit| span(commit, heard.max(commit)));
                 format!(
                     "the primary had said to have {lost} bytes of WAL more than arrived here; from the last commit that arrived to \
                      when it was last heard"
@@ -325,7 +326,8 @@ impl Traces {
             (Some(paused), _) => {
                 remarks.push((
                     "replay_seconds",
-                    "until replay was found paused: the server then waited for pg_wal_replay_resume() or a promotion".to_owned(),
+                    "until replay was found paused: the server then waited for pg_wal_replay_resume() or a promotion"
+                        .to_owned(),
                 ));
                 Some(paused)
             }
@@ -361,12 +363,14 @@ impl Traces {
                 Some(span(commit, target).unwrap_or(0.0)),
                 "from the last commit that was recovered to recovery_target_time".to_owned(),
             ),
-            (RecoveryType::PointInTime, Some(_), None) => {
-                (None, "not known: no commit was replayed, so there is none to measure from".to_owned())
-            }
+            (RecoveryType::PointInTime, Some(_), None) => (
+                None,
+                "not known: no commit was replayed, so there is none to measure from".to_owned(),
+            ),
             _ => (
                 None,
-                "not known: there is no time that was meant to be reached, and none at which the original had failed".to_owned(),
+                "not known: there is no time that was meant to be reached, and none at which the original had failed"
+                    .to_owned(),
             ),
         }
     }
@@ -414,12 +418,7 @@ impl Traces {
     }
 
     /// The times, and an RTO where the clock makes sense.
-    fn timed(
-        &self,
-        start: DateTime<Utc>,
-        end: DateTime<Utc>,
-        mut remarks: Vec<(&'static str, String)>,
-    ) -> Detected {
+    fn timed(&self, start: DateTime<Utc>, end: DateTime<Utc>, mut remarks: Vec<(&'static str, String)>) -> Detected {
         let rto_seconds = span(start, end);
         if rto_seconds.is_none() {
             remarks.push((

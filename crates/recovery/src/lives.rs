@@ -216,7 +216,10 @@ mod tests {
             ..none
         };
         assert_eq!(Beginning::of(ControlState::InProduction, label), Beginning::Backup);
-        let recovery = Signals { recovery: true, ..label };
+        let recovery = Signals {
+            recovery: true,
+            ..label
+        };
         assert_eq!(Beginning::of(ControlState::ShutDown, recovery), Beginning::Archive);
         let standby = Signals {
             standby: true,
@@ -271,7 +274,11 @@ mod tests {
         );
         copied.backup_id = None;
         copied.backup_label = None;
-        assert!(copied.sentence().contains("restored from a backup that begins at 0/1000028, "));
+        assert!(
+            copied
+                .sentence()
+                .contains("restored from a backup that begins at 0/1000028, ")
+        );
         copied.backup_start = None;
         assert!(copied.sentence().contains("restored from a backup, "));
         copied.restored = false;

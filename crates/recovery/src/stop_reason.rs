@@ -28,9 +28,7 @@ impl StopReason {
                 RecoveryType::PointInTime,
                 !(rest.starts_with("2000-01-01 ") || rest.starts_with("1999-12-31 ")),
             ),
-            None if reason.starts_with("at restore point ") => {
-                (RecoveryType::Name, reason != "at restore point \"\"")
-            }
+            None if reason.starts_with("at restore point ") => (RecoveryType::Name, reason != "at restore point \"\""),
             None if reason == "reached consistency" => (RecoveryType::Immediate, true),
             None => (RecoveryType::Latest, true),
         };
