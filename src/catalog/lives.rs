@@ -145,12 +145,14 @@ pub fn backup_that_begins_at(system_identifier: i64, start: PgLsn, label: &str) 
     })
 }
 
-/// The recovery that somebody recorded by calls and that is this one: still running, or completed since it ended.
+/// The recovery that somebody recorded by calls and that is this one: still running, or completed since it ended. One that nobody
+/// ever completes stands for one life and no more.
 pub fn recorded_by_hand(kind: &str, ended_at: TimestampWithTimeZone) -> Result<Option<i64>> {
     static BY_HAND: Statement = Statement::new(
-        "SELECT id FROM @extschema@.recovery_history
+        "SELECT id FROM @extschema@.recovery_history AS recovery
           WHERE recovery_type = $1 AND NOT is_drill AND origin = 'recorded'
             AND (status = 'running' OR status = 'completed' AND end_time >= $2)
+            AND NOT EXISTS (SELECT FROM @extschema@.server_lives AS life WHERE life.recovery_id = recovery.id)
           ORDER BY id DESC LIMIT 1",
     );
     BY_HAND.read_latest(&[kind.into(), ended_at.into()], |rows| {

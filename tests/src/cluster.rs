@@ -101,6 +101,38 @@ impl Cluster {
         Ok(standby)
     }
 
+    /// Another cluster, restored from a plain base backup of this one, that will replay this one's archive when it is started. It
+    /// has an archive of its own.
+    ///
+    /// # Errors
+    /// When the backup cannot be copied.
+    pub fn restored(&self, backup: &Path, settings: Settings) -> Result<Self> {
+        let settings = settings.set("restore_command", &self.restore_command());
+        let copy = Self::empty(self.server.clone(), settings, None)?;
+        template::copy(backup, &copy.data())?;
+        fs::write(copy.data().join("recovery.signal"), "")?;
+        copy.configure()?;
+        Ok(copy)
+    }
+
+    /// Puts a plain base backup in the place of the stopped server's data directory, to replay the archive when it is started.
+    ///
+    /// # Errors
+    /// When the backup cannot be copied.
+    pub fn restore_in_place(&mut self, backup: &Path) -> Result<()> {
+        fs::rename(self.data(), self.place("data before"))?;
+        template::copy(backup, &self.data())?;
+        fs::write(self.data().join("recovery.signal"), "")?;
+        let command = self.restore_command();
+        self.set("restore_command", &command)
+    }
+
+    /// The `restore_command` that reads the archive.
+    #[must_use]
+    pub fn restore_command(&self) -> String {
+        format!("cp \"{}/%f\" \"%p\"", self.archive.path().display())
+    }
+
     fn configure(&self) -> Result<()> {
         let path = self.data().join("postgresql.conf");
         fs::write(&path, self.settings.file(self.socket(), &self.archive.command())?)?;
