@@ -7,7 +7,10 @@ mod catalog;
 mod compat;
 mod detection;
 mod error;
+mod heartbeat;
+mod home;
 mod inspection;
+mod life;
 mod locks;
 mod process;
 mod restore_command;
@@ -38,6 +41,7 @@ pub extern "C-unwind" fn _PG_init() {
     settings::define(preloading);
     if preloading {
         shmem::reserve();
+        life::reserve();
         worker::register();
     }
 }

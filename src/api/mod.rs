@@ -4,6 +4,7 @@ pub mod archive;
 mod argument;
 pub mod backup;
 mod call;
+pub mod clones;
 mod incremental;
 pub mod ledger;
 pub mod objectives;

@@ -122,6 +122,7 @@ fn require_fitting_target(recovery: &recovery::Started<'_>) -> Result<()> {
     }?;
     if let Some(time) = recovery.target_time {
         argument::finite("target_time", time)?;
+        argument::has_come("target_time", time)?;
     }
     argument::positive("target_xid", recovery.target_xid)?;
     argument::positive("target_timeline", recovery.target_timeline.map(i64::from))
@@ -130,7 +131,8 @@ fn require_fitting_target(recovery: &recovery::Started<'_>) -> Result<()> {
 /// Records how a recovery ended, and returns what it took (RTO) and what was lost (RPO), in seconds.
 ///
 /// The RPO of a completed recovery is from `recovered_to_time` to the target's time or else to `failure_time`, and NULL where
-/// one of them is unknown. When this server is the one that was recovered, it knows `recovered_to_time` itself.
+/// one of them is unknown. When this server is the one that was recovered, it knows `recovered_to_time` itself. The RTO is NULL
+/// where the clock or the parts given contradict it. The column `checks` says why either is NULL.
 #[pg_extern]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn record_recovery_complete(
@@ -142,6 +144,8 @@ fn record_recovery_complete(
     restore_seconds: default!(Option<AnyNumeric>, "NULL"),
     replay_seconds: default!(Option<AnyNumeric>, "NULL"),
     error: default!(Option<Text>, "NULL"),
+    wal_replayed_bytes: default!(Option<i64>, "NULL"),
+    startup_seconds: default!(Option<AnyNumeric>, "NULL"),
 ) -> Result<
     TableIterator<
         'static,
@@ -168,6 +172,8 @@ fn record_recovery_complete(
         failure_time,
         restore_seconds,
         replay_seconds,
+        wal_replayed_bytes,
+        startup_seconds,
     })?;
     Ok(TableIterator::once((id, rto, rpo)))
 }
@@ -176,6 +182,8 @@ fn complete(mut recovery: recovery::Ended<'_>) -> Result<(Option<AnyNumeric>, Op
     call::require_primary("record_recovery_complete")?;
     argument::not_negative("restore_seconds", recovery.restore_seconds.as_ref())?;
     argument::not_negative("replay_seconds", recovery.replay_seconds.as_ref())?;
+    argument::not_negative("startup_seconds", recovery.startup_seconds.as_ref())?;
+    argument::size("wal_replayed_bytes", recovery.wal_replayed_bytes)?;
     argument::error_goes_with_failure(recovery.status, recovery.error)?;
     for (name, time) in [
         ("recovered_to_time", recovery.recovered_to_time),
@@ -183,6 +191,7 @@ fn complete(mut recovery: recovery::Ended<'_>) -> Result<(Option<AnyNumeric>, Op
     ] {
         if let Some(time) = time {
             argument::finite(name, time)?;
+            argument::has_come(name, time)?;
         }
     }
     let _scope = Scope::enter()?;

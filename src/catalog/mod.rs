@@ -12,6 +12,7 @@ pub mod hourly;
 mod image;
 pub mod ledger;
 pub mod ledger_check;
+pub mod lives;
 mod lsn;
 pub mod outline;
 pub mod recovery;

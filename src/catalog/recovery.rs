@@ -160,24 +160,53 @@ pub struct Ended<'a> {
     pub restore_seconds: Option<AnyNumeric>,
     /// Seconds it took to replay WAL.
     pub replay_seconds: Option<AnyNumeric>,
+    /// Bytes of WAL that were replayed; `None`: from the backup's start to where it was recovered to.
+    pub wal_replayed_bytes: Option<i64>,
+    /// Seconds from the end of replay until the server accepted writes.
+    pub startup_seconds: Option<AnyNumeric>,
 }
 
 // pg_last_xact_replay_timestamp() is NULL on a server that was not recovered from an archive or as a standby since its start.
+// Where the recovery was this server's own, the worker knows how far it came.
 static END: Statement = Statement::new(
-    "UPDATE @extschema@.recovery_history
-     SET status = $2, error = $3, end_time = clock.now,
-         recovered_to_time = clock.recovered, recovered_to_lsn = $6, failure_time = $7,
-         restore_seconds = $8, replay_seconds = $9,
-         duration_seconds = round(extract(epoch FROM greatest(clock.now - start_time, interval '0')), 3),
-         rto_seconds = CASE WHEN $2 = 'completed'
-             THEN round(extract(epoch FROM greatest(clock.now - start_time, interval '0')), 3) END,
-         rpo_seconds = CASE WHEN $2 <> 'completed' THEN NULL
-             WHEN coalesce(target_time, $7) <= clock.recovered THEN 0
-             ELSE round(extract(epoch FROM coalesce(target_time, $7) - clock.recovered), 3) END
-     FROM (SELECT clock_timestamp() AS now,
-                  coalesce($4, CASE WHEN $5 THEN pg_last_xact_replay_timestamp() END) AS recovered) AS clock
-     WHERE id = $1 AND status = 'running'
-     RETURNING rto_seconds, rpo_seconds",
+    "UPDATE @extschema@.recovery_history AS recovery
+     SET status = $2, error = $3, end_time = known.now,
+         recovered_to_time = known.recovered, recovered_to_lsn = known.lsn, failure_time = $7,
+         restore_seconds = $8, replay_seconds = $9, startup_seconds = $11,
+         wal_replayed_bytes = coalesce($10, CASE WHEN known.lsn >= known.backup_start
+             THEN (known.lsn - known.backup_start)::bigint END),
+         duration_seconds = CASE WHEN known.took >= 0.0 THEN known.took END,
+         rto_seconds = CASE WHEN $2 = 'completed' AND known.no_rto IS NULL THEN known.took END,
+         rpo_seconds = CASE WHEN $2 = 'completed' THEN greatest(known.lost, 0) END,
+         checks = nullif(coalesce(recovery.checks, '{}') || jsonb_strip_nulls(jsonb_build_object(
+             'rto_seconds', known.no_rto,
+             'rpo_seconds', CASE WHEN $2 = 'completed' AND known.lost IS NULL THEN known.no_rpo END)), '{}')
+     FROM (SELECT measured.*,
+                  CASE WHEN took < 0.0 THEN
+                           'not known: the clock was set back, so the end appears to be before the start'
+                       WHEN $2 = 'completed' AND parts > took THEN
+                           format('not known: restore, replay and start-up add up to %s s, more than the %s s from start_time '
+                                  'to end_time, so the recovery began before it was recorded to', parts, took)
+                  END AS no_rto,
+                  CASE WHEN until IS NULL THEN
+                           'not known: there is no target_time, and no failure_time was given'
+                       ELSE 'not known: nothing tells which commit was the last to be recovered'
+                  END AS no_rpo
+           FROM (SELECT clock.now, clock.recovered, coalesce($6, life.recovered_to_lsn) AS lsn, backup.start_lsn AS backup_start,
+                        round(extract(epoch FROM clock.now - begun.start_time), 3) AS took,
+                        coalesce($8, 0.0) + coalesce($9, 0.0) + coalesce($11, 0.0) AS parts,
+                        coalesce(begun.target_time, $7) AS until,
+                        round(extract(epoch FROM coalesce(begun.target_time, $7) - clock.recovered), 3) AS lost
+                 FROM @extschema@.recovery_history AS begun
+                 CROSS JOIN (SELECT clock_timestamp() AS now,
+                                    coalesce($4, CASE WHEN $5 THEN pg_last_xact_replay_timestamp() END) AS recovered) AS clock
+                 LEFT JOIN @extschema@.backup_history AS backup ON backup.id = begun.backup_id
+                 LEFT JOIN LATERAL (SELECT server.recovered_to_lsn FROM @extschema@.server_lives AS server
+                                    WHERE $5 AND server.recovery_id = begun.id
+                                    ORDER BY server.id DESC LIMIT 1) AS life ON true
+                 WHERE begun.id = $1) AS measured) AS known
+     WHERE recovery.id = $1 AND recovery.status = 'running'
+     RETURNING recovery.rto_seconds, recovery.rpo_seconds",
 );
 
 /// Records the end of a running recovery and returns its RTO and RPO; `None` where it is not running.
@@ -192,6 +221,8 @@ pub fn end(recovery: &Ended<'_>) -> Result<Option<(Option<AnyNumeric>, Option<An
         recovery.failure_time.into(),
         recovery.restore_seconds.clone().into(),
         recovery.replay_seconds.clone().into(),
+        recovery.wal_replayed_bytes.into(),
+        recovery.startup_seconds.clone().into(),
     ];
     END.write(&args, |rows| {
         rows.first().map(|row| Ok((row.get(1)?, row.get(2)?))).transpose()

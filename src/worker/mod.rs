@@ -5,6 +5,7 @@
 
 mod archive;
 mod launcher;
+mod lives;
 mod pace;
 mod process;
 mod restraint;

@@ -54,7 +54,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn empty(server: Server, settings: Settings, archive: Option<Archive>) -> Result<Self> {
+    pub(crate) fn empty(server: Server, settings: Settings, archive: Option<Archive>) -> Result<Self> {
         let scratch = Scratch::new()?;
         let archive = archive.unwrap_or_else(|| Archive::beside(scratch.path()));
         archive.make()?;
@@ -99,11 +99,6 @@ impl Cluster {
         standby.configure()?;
         standby.start_server()?;
         Ok(standby)
-    }
-
-    /// A place for a copy of this cluster, whether it runs or not: empty as yet, with an archive of its own.
-    pub(crate) fn beside(original: &Self, settings: Settings) -> Result<Self> {
-        Self::empty(original.server.clone(), settings, None)
     }
 
     pub(crate) fn settings(&self) -> &Settings {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{Cluster, template};
+use crate::{Cluster, Settings, template};
 
 /// How a recovery ended.
 #[derive(Debug)]
@@ -81,16 +81,37 @@ impl Cluster {
             .without_library()
             .set("archive_mode", "off")
             .set("hot_standby", "off")
-            .set("recovery_target_action", "promote")
-            .set("restore_command", &self.archive().fetch_command());
+            .set("recovery_target_action", "promote");
         for (name, value) in target {
             settings = settings.set(name, value);
         }
-        let copy = Self::beside(self, settings)?;
+        self.restored(backup, settings)
+    }
+
+    /// Another cluster, restored from a plain base backup of this one, that will replay this one's archive when it is started. It
+    /// has an archive of its own.
+    ///
+    /// # Errors
+    /// When the backup cannot be copied.
+    pub fn restored(&self, backup: &Path, settings: Settings) -> Result<Self> {
+        let settings = settings.set("restore_command", &self.archive().fetch_command());
+        let copy = Self::empty(self.server().clone(), settings, None)?;
         template::copy(backup, &copy.data())?;
         fs::write(copy.data().join("recovery.signal"), "")?;
         copy.configure()?;
         Ok(copy)
+    }
+
+    /// Puts a plain base backup in the place of the stopped server's data directory, to replay the archive when it is started.
+    ///
+    /// # Errors
+    /// When the backup cannot be copied.
+    pub fn restore_in_place(&mut self, backup: &Path) -> Result<()> {
+        fs::rename(self.data(), self.place("data before"))?;
+        template::copy(backup, &self.data())?;
+        fs::write(self.data().join("recovery.signal"), "")?;
+        let command = self.archive().fetch_command();
+        self.set("restore_command", &command)
     }
 
     /// How long the server replayed WAL at its last start, in seconds, as it logged it.

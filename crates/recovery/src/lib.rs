@@ -15,8 +15,10 @@
 
 pub mod backups;
 pub mod compliance;
+pub mod detected;
 pub mod facts;
 pub mod gaps;
+pub mod lives;
 pub mod objectives;
 pub mod outline;
 mod path;
@@ -26,6 +28,7 @@ pub mod readiness;
 pub mod rto;
 pub mod schedule;
 mod sentence;
+mod stop_reason;
 pub mod windows;
 
 pub use backups::{Unusable, Usable};
