@@ -13,7 +13,7 @@ use recovery::readiness::stale_after;
 use recovery::{
     Archiver, BackupStatus, EndedBy, Facts, OldestCommit, Rates, Survey, Verdict, Window, WorkerFact, assess, survey,
 };
-use wal::{Lsn, PgTimestamp};
+use wal::{Lsn, PgTimestamp, Timeline};
 
 /// A commit may carry a time that lies so far ahead.
 const CLOCK_TOLERANCE: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
@@ -124,6 +124,13 @@ pub struct Ends {
 }
 
 impl Assessment {
+    /// The timelines of the server's history, oldest first.
+    pub fn timelines(&self) -> Vec<Timeline> {
+        let history = &self.facts.history;
+        let ancestors = history.entries().iter().map(|entry| entry.timeline);
+        ancestors.chain([history.timeline()]).collect()
+    }
+
     /// Looks up where exactly a window begins and ends.
     pub fn ends(&self, window: &Window) -> Result<Ends> {
         let backup = self.facts.backups.iter().find(|backup| backup.id == window.backup_id);

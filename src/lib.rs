@@ -12,6 +12,7 @@ mod home;
 mod inspection;
 mod life;
 mod locks;
+mod prediction;
 mod process;
 mod restore_command;
 mod scratch;

@@ -8,6 +8,8 @@ use super::argument;
 use super::call;
 use crate::catalog::{PgLsn, Scope, Text, backup, ledger, recovery};
 use crate::error::{Error, Result};
+use crate::prediction;
+use crate::server::Server;
 
 const RECOVERY_TYPES: [&str; 8] = [
     "point_in_time",
@@ -39,7 +41,7 @@ fn record_recovery_start(
     started_at: default!(Option<TimestampWithTimeZone>, "NULL"),
 ) -> Result<TableIterator<'static, (name!(recovery_id, i64), name!(start_time, TimestampWithTimeZone))>, ErrorReport> {
     let recovery_type = argument::one_of("recovery_type", recovery_type.as_ref(), &RECOVERY_TYPES)?;
-    Ok(TableIterator::once(start(&recovery::Started {
+    Ok(TableIterator::once(start(recovery::Started {
         recovery_type,
         is_drill: is_drill.unwrap_or(false),
         backup: backup_id,
@@ -49,12 +51,13 @@ fn record_recovery_start(
         target_xid,
         target_timeline,
         started_at,
+        predicted_seconds: None,
     })?))
 }
 
-fn start(recovery: &recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
+fn start(mut recovery: recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
     call::require_primary("record_recovery_start")?;
-    require_fitting_target(recovery)?;
+    require_fitting_target(&recovery)?;
     if let Some(time) = recovery.started_at {
         argument::finite("started_at", time)?;
         argument::not_in_the_future("started_at", time)?;
@@ -69,8 +72,10 @@ fn start(recovery: &recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone
         });
     }
     let _scope = Scope::enter()?;
+    // On the worst day a recovery is recorded all the same where nothing can be predicted.
+    recovery.predicted_seconds = prediction::predict(&Server::observe()?, &recovery).unwrap_or(None);
     ledger::lock_chain()?;
-    recovery::start(recovery)
+    recovery::start(&recovery)
 }
 
 /// A recovery ends at one target at most, and its type says of which kind (recovery_target_* in postgresql.conf).

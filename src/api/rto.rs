@@ -78,15 +78,8 @@ fn worst(assessment: &Assessment) -> Result<(std::result::Result<Prediction, Unp
     let (Some(restore), Some(replay)) = (&facts.rates.restore, &facts.rates.replay) else {
         return Ok((assessment.survey.recovery_time.clone(), None));
     };
-    let timelines: Vec<_> = facts
-        .history
-        .entries()
-        .iter()
-        .map(|entry| entry.timeline)
-        .chain([facts.history.timeline()])
-        .collect();
     let longest = windows::longest_recovery(
-        &timelines,
+        &assessment.timelines(),
         window.from_lsn,
         window.to_lsn,
         restore.bytes_per_second,

@@ -4,7 +4,7 @@ use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 
 use super::statement::Rows;
-use super::{PgLsn, Statement, Text};
+use super::{PgLsn, Statement, Text, backup};
 use crate::error::Result;
 use recovery::Measured;
 
@@ -28,12 +28,15 @@ pub struct Started<'a> {
     pub target_timeline: Option<i32>,
     /// When it began; `None`: now.
     pub started_at: Option<TimestampWithTimeZone>,
+    /// How long it is expected to take, in seconds.
+    pub predicted_seconds: Option<f64>,
 }
 
 static START: Statement = Statement::new(
     "INSERT INTO @extschema@.recovery_history
-         (recovery_type, is_drill, backup_id, target_time, target_lsn, target_name, target_xid, target_timeline, start_time)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, clock_timestamp()))
+         (recovery_type, is_drill, backup_id, target_time, target_lsn, target_name, target_xid, target_timeline, start_time,
+          predicted_rto_seconds)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, clock_timestamp()), round($10::numeric, 3))
      RETURNING id, start_time",
 );
 
@@ -49,6 +52,7 @@ pub fn start(recovery: &Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
         recovery.target_xid.into(),
         recovery.target_timeline.into(),
         recovery.started_at.into(),
+        recovery.predicted_seconds.into(),
     ];
     START.write(&args, |rows| {
         let row = rows.one("the recovery's id")?;
@@ -65,33 +69,24 @@ const NEWEST: i64 = 10;
 /// What the newest recoveries and rehearsals took. A crash recovery says nothing of them: it reads pg_wal, not the archive.
 pub fn measured() -> Result<Vec<Measured>> {
     static MEASURED: Statement = Statement::new(
-        "SELECT r.id, restored.bytes, r.restore_seconds::float8, r.wal_replayed_bytes, r.replay_seconds::float8,
+        "SELECT r.id, r.backup_id, r.restore_seconds::float8, r.wal_replayed_bytes, r.replay_seconds::float8,
                 COALESCE(r.startup_seconds, r.rto_seconds - r.restore_seconds - r.replay_seconds)::float8
            FROM @extschema@.recovery_history r
-           LEFT JOIN LATERAL (
-                WITH RECURSIVE chain AS (
-                    SELECT b.id, b.parent_id, b.backup_type, b.backup_size_bytes
-                      FROM @extschema@.backup_history b WHERE b.id = r.backup_id
-                    UNION
-                    SELECT b.id, b.parent_id, b.backup_type, b.backup_size_bytes
-                      FROM chain c JOIN @extschema@.backup_history b ON b.id = c.parent_id
-                     WHERE c.backup_type IN ('incremental', 'differential')
-                )
-                SELECT CASE WHEN bool_and(backup_size_bytes IS NOT NULL) THEN sum(backup_size_bytes)::bigint END AS bytes
-                  FROM chain
-           ) AS restored ON true
           WHERE r.status = 'completed' AND r.recovery_type NOT IN ('crash', 'failover')
             AND (r.restore_seconds IS NOT NULL OR r.replay_seconds IS NOT NULL)
           ORDER BY r.id DESC LIMIT $1",
     );
     MEASURED.read(&[NEWEST.into()], |rows| {
         rows.map(|row| {
-            let bytes = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
+            let restored_bytes = match (row.get(2)?, row.get::<f64>(3)?) {
+                (Some(backup), Some(_)) => backup::size_with_parents(backup)?,
+                _ => None,
+            };
             Ok(Measured {
                 recovery: row.need(1, "an id")?,
-                restored_bytes: bytes(row.get(2)?),
+                restored_bytes,
                 restore_seconds: row.get(3)?,
-                replayed_bytes: bytes(row.get(4)?),
+                replayed_bytes: row.get::<i64>(4)?.map(i64::unsigned_abs),
                 replay_seconds: row.get(5)?,
                 startup_seconds: row.get(6)?,
             })

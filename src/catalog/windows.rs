@@ -1,6 +1,6 @@
 //! What verified WAL says of the ends of a recovery window.
 
-use super::{PgLsn, Statement};
+use super::{PgLsn, Statement, Text, backup};
 use crate::error::Result;
 use pgrx::prelude::*;
 use recovery::Load;
@@ -62,6 +62,33 @@ pub fn latest_xact_within(timeline: Timeline, start: Lsn, end: Lsn) -> Result<Op
     )
 }
 
+/// The end of the last verified segment in which somebody committed by that time, on this history: about where a recovery to that
+/// time has to get.
+pub fn committed_by(timelines: &[Timeline], time: TimestampWithTimeZone) -> Result<Option<Lsn>> {
+    static COMMITTED: Statement = Statement::new(
+        "SELECT end_lsn FROM @extschema@.wal_archive
+          WHERE timeline_id = ANY ($1) AND status = 'verified' AND first_commit_at <= $2
+          ORDER BY end_lsn DESC LIMIT 1",
+    );
+    let timelines: Vec<i32> = timelines.iter().copied().map(number).collect();
+    COMMITTED.read(&[timelines.into(), time.into()], |rows| {
+        rows.first()
+            .map_or(Ok(None), |row| Ok(row.get::<PgLsn>(1)?.map(|lsn| Lsn(lsn.0))))
+    })
+}
+
+/// Where the newest restore point of this name on this history lies.
+pub fn restore_point(timelines: &[Timeline], name: &Text) -> Result<Option<Lsn>> {
+    static POINT: Statement = Statement::new(
+        "SELECT lsn FROM @extschema@.restore_points WHERE name = $2 AND timeline_id = ANY ($1) ORDER BY lsn DESC LIMIT 1",
+    );
+    let timelines: Vec<i32> = timelines.iter().copied().map(number).collect();
+    POINT.read(&[timelines.into(), name.into()], |rows| {
+        rows.first()
+            .map_or(Ok(None), |row| Ok(row.get::<PgLsn>(1)?.map(|lsn| Lsn(lsn.0))))
+    })
+}
+
 /// The backup and the moment between `from` and `to`, on these timelines, that take the longest to recover to: just before the
 /// next backup. Rates are in bytes a second.
 pub fn longest_recovery(
@@ -72,8 +99,7 @@ pub fn longest_recovery(
     replay_rate: f64,
 ) -> Result<Option<(Load, Lsn)>> {
     static LONGEST: Statement = Statement::new(
-        "WITH RECURSIVE longest AS (
-         SELECT id, upto, (upto - start_lsn)::bigint AS wal_bytes
+        "SELECT id, upto, (upto - start_lsn)::bigint
            FROM (SELECT id, start_lsn, backup_size_bytes,
                         COALESCE(lead(end_lsn) OVER (ORDER BY end_lsn), $3) AS upto
                    FROM @extschema@.backup_history
@@ -81,18 +107,7 @@ pub fn longest_recovery(
                     AND backup_type IN ('full', 'incremental', 'differential')
                     AND timeline_id = ANY ($1) AND end_lsn BETWEEN $2 AND $3) AS candidates
           ORDER BY COALESCE(backup_size_bytes, 0)::float8 / $4 + (upto - start_lsn)::float8 / $5 DESC
-          LIMIT 1
-         ), chain AS (
-             SELECT b.id, b.parent_id, b.backup_type, b.backup_size_bytes
-               FROM longest l JOIN @extschema@.backup_history b ON b.id = l.id
-             UNION
-             SELECT b.id, b.parent_id, b.backup_type, b.backup_size_bytes
-               FROM chain c JOIN @extschema@.backup_history b ON b.id = c.parent_id
-              WHERE c.backup_type IN ('incremental', 'differential')
-         )
-         SELECT l.id, l.upto, l.wal_bytes,
-                (SELECT CASE WHEN bool_and(backup_size_bytes IS NOT NULL) THEN sum(backup_size_bytes)::bigint END FROM chain)
-           FROM longest l",
+          LIMIT 1",
     );
     let timelines: Vec<i32> = timelines.iter().copied().map(number).collect();
     LONGEST.read(
@@ -106,9 +121,10 @@ pub fn longest_recovery(
         |rows| {
             rows.first()
                 .map(|row| {
+                    let backup = row.need(1, "an id")?;
                     let load = Load {
-                        backup: row.need(1, "an id")?,
-                        backup_bytes: row.get::<i64>(4)?.map(i64::unsigned_abs),
+                        backup,
+                        backup_bytes: backup::size_with_parents(backup)?,
                         wal_bytes: row.need::<i64>(3, "a distance")?.unsigned_abs(),
                     };
                     Ok((load, Lsn(row.need::<PgLsn>(2, "an LSN")?.0)))
