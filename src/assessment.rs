@@ -1,14 +1,22 @@
 //! The facts of this moment put together, and what crate `recovery` makes of them.
 
 use crate::access::{choose_source, trouble};
-use crate::catalog::{self, facts};
+use crate::catalog::{self, facts, outline, windows};
 use crate::error::Result;
 
 use crate::server::{self, Exposure, Server};
 use crate::{settings, shmem};
+use archive::Source;
 use chrono::{DateTime, Utc};
-use recovery::{Archiver, Facts, OldestCommit, Survey, Verdict, WorkerFact, assess, survey};
-use wal::Lsn;
+use pgrx::datum::TimestampWithTimeZone;
+use recovery::readiness::stale_after;
+use recovery::{
+    Archiver, BackupStatus, EndedBy, Facts, OldestCommit, Rates, Survey, Verdict, Window, WorkerFact, assess, survey,
+};
+use wal::{Lsn, PgTimestamp, Timeline};
+
+/// A commit may carry a time that lies so far ahead.
+const CLOCK_TOLERANCE: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
 
 /// What can be said now.
 pub struct Assessment {
@@ -18,27 +26,50 @@ pub struct Assessment {
     pub survey: Survey,
 }
 
+/// How much is gathered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What the worker samples: nothing that only a sentence needs.
+    Protection,
+    /// What a view shows. Of many backups only those are looked at that make a difference.
+    Overview,
+    /// As [`Depth::Overview`], and which backups each gap affects.
+    Gaps,
+    /// Every backup, each with its own verdict.
+    Everything,
+}
+
 impl Assessment {
-    /// Gathers the facts. Reads only; needs a transaction, and works on a standby.
+    /// Gathers the facts, with every backup. Reads only; needs a transaction, and works on a standby.
     pub fn gather(server: &Server) -> Result<Self> {
+        Self::of(server, Depth::Everything)
+    }
+
+    /// Gathers the facts. As [`Assessment::gather`].
+    pub fn of(server: &Server, depth: Depth) -> Result<Self> {
         let archive_mode = server::setting(c"archive_mode").unwrap_or_default();
         let source = choose_source(server).map(|derived| derived.source);
-        let unreadable = source.as_ref().ok().and_then(|source| trouble(source, server));
+        let unreadable = match &source {
+            Ok(source) if depth != Depth::Protection && !is_read(source) => trouble(source, server),
+            _ => None,
+        };
         let history = server.history()?;
         let mut broken_histories = facts::broken_histories()?;
         // What is wrong with another branch's is no trouble of this server's.
         broken_histories.retain(|broken| history.contains(broken.timeline));
-        let facts = Facts {
+        let mut facts = Facts {
             now: Utc::now(),
             size: server.format.segment_size,
             history,
             flush: (!server.standby).then_some(server.flush),
             is_standby: server.standby,
-            backups: facts::backups(server.system_identifier())?,
+            backups: Vec::new(),
+            needs: None,
+            unlisted: 0,
             broken: facts::broken_runs(server.format.segment_size, settings::archive_grace())?,
             extents: facts::extents()?,
             broken_histories,
-            receivers: facts::receivers()?,
+            receivers: facts::receivers(settings::counted_receivers())?,
             archiver: Archiver {
                 mode_on: matches!(archive_mode.as_str(), "on" | "always"),
                 source: source
@@ -50,10 +81,20 @@ impl Assessment {
             },
             worker: worker_fact()?,
             target_rpo: settings::target_rpo(),
-            target_rto: None,
-            predicted_rto: None,
+            target_rto: settings::target_rto(),
+            rates: Rates::of(&catalog::recovery::measured()?),
         };
+        load_backups(&mut facts, server, depth)?;
         let survey = survey(&facts);
+        if survey.newest_usable.is_none() && depth != Depth::Protection {
+            let listed = facts
+                .backups
+                .iter()
+                .filter(|b| b.status == BackupStatus::Completed)
+                .count();
+            let completed = outline::completed(server.system_identifier())?;
+            facts.unlisted = completed.saturating_sub(u64::try_from(listed).unwrap_or(u64::MAX));
+        }
         Ok(Self { facts, survey })
     }
 
@@ -67,6 +108,101 @@ impl Assessment {
     pub fn judge(&self, oldest: &OldestCommit) -> Verdict {
         assess(&self.facts, &self.survey, oldest)
     }
+}
+
+/// The ends of a window, exactly as a recovery would find them.
+pub struct Ends {
+    /// The first moment that can be recovered to; none where nothing is known of it.
+    pub from_time: Option<TimestampWithTimeZone>,
+    /// The last commit in the window.
+    pub to_time: Option<TimestampWithTimeZone>,
+    /// Where its backup is consistent: `recovery_target_lsn` can be this.
+    pub from_lsn: Lsn,
+    /// The start of its last record, the greatest `recovery_target_lsn` that can be reached.
+    pub to_lsn: Lsn,
+}
+
+impl Assessment {
+    /// The timelines of the server's history, oldest first.
+    pub fn timelines(&self) -> Vec<Timeline> {
+        let history = &self.facts.history;
+        let ancestors = history.entries().iter().map(|entry| entry.timeline);
+        ancestors.chain([history.timeline()]).collect()
+    }
+
+    /// Looks up where exactly a window begins and ends.
+    pub fn ends(&self, window: &Window) -> Result<Ends> {
+        let backup = self.facts.backups.iter().find(|backup| backup.id == window.backup_id);
+        let begun = match backup.and_then(|backup| Some((backup.timeline, backup.start?, backup.end?))) {
+            Some((timeline, start, end)) => windows::latest_xact_within(timeline, start, end)?,
+            None => None,
+        };
+        // Where nothing happened during the backup, what came before it does not matter either.
+        let from_time = begun.or_else(|| timestamp(backup?.finished_at?));
+        let history = &self.facts.history;
+        let ancestors = history.entries().iter().rev().map(|entry| entry.timeline);
+        let own = ancestors.filter(|timeline| *timeline < window.timeline && history.contains(window.timeline));
+        let mut to_time = None;
+        for timeline in std::iter::once(window.timeline).chain(own) {
+            to_time = windows::last_commit_between(timeline, window.from_lsn, window.to_lsn)?;
+            if to_time.is_some() {
+                break;
+            }
+        }
+        let head = match &window.ended_by {
+            EndedBy::Gap { segment, .. } => windows::sound_head(segment)?,
+            _ => None,
+        };
+        let last_record = match head {
+            Some((start, at)) => {
+                to_time = at.or(to_time);
+                Some(start)
+            }
+            None => windows::last_record_before(window.timeline, window.to_lsn)?,
+        };
+        Ok(Ends {
+            from_time,
+            // Without a commit since, the end of the backup is the last moment that can be reached.
+            to_time: to_time.max(from_time),
+            from_lsn: window.from_lsn,
+            to_lsn: last_record.map_or(window.from_lsn, |start| start.max(window.from_lsn)),
+        })
+    }
+}
+
+/// As SQL has it.
+pub fn timestamp(at: DateTime<Utc>) -> Option<TimestampWithTimeZone> {
+    catalog::archive::time(PgTimestamp::from_unix_micros(at.timestamp_micros()).0)
+}
+
+/// Loads the backups, as many as `depth` asks for.
+fn load_backups(facts: &mut Facts, server: &Server, depth: Depth) -> Result<()> {
+    let system = server.system_identifier();
+    if depth == Depth::Everything {
+        facts.backups = facts::backups(system)?;
+        return Ok(());
+    }
+    facts.backups = outline::backups(system, &recovery::outline::lookups(facts))?;
+    let behind = facts.broken.iter().map(|run| run.last.end()).max();
+    if let (Some(behind), Depth::Gaps) = (behind, depth) {
+        facts.needs = Some(outline::needs(system, behind, facts.size)?);
+    }
+    Ok(())
+}
+
+/// Whether the worker has just read this archive without any trouble, so that nobody else needs to try.
+fn is_read(source: &Source) -> bool {
+    let Some(status) = shmem::read() else {
+        return false;
+    };
+    let stale = stale_after(settings::check_interval());
+    let age = catalog::archive::time(status.last_tick_at)
+        .and_then(facts::moment)
+        .and_then(|at| Utc::now().signed_duration_since(at).to_std().ok());
+    status.pid != 0
+        && status.last_error.is_empty()
+        && age.is_some_and(|age| age <= stale)
+        && status.archive_source.starts_with(&format!("{source} ("))
 }
 
 /// A search for commits of others behind `from`, which begins behind what the worker has searched already.
@@ -90,6 +226,11 @@ pub fn oldest_commit(server: &Server, exposure: Option<&mut Exposure>, between: 
             .at
             .and_then(|at| DateTime::from_timestamp_micros(at.unix_micros()))
         {
+            Some(at) if at > Utc::now() + CLOCK_TOLERANCE => OldestCommit::Unknown(format!(
+                "the commit at {} was made at {}, which is still to come: the clock was set back",
+                commit.lsn,
+                at.format("%Y-%m-%d %H:%M:%S UTC")
+            )),
             Some(at) => OldestCommit::At(at),
             None => OldestCommit::Unknown(format!("the commit at {} has no time", commit.lsn)),
         },

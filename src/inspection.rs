@@ -182,8 +182,8 @@ impl Inspection {
         match self.needed_from {
             Some((of, timeline, lsn)) if of == event && timeline == self.history.timeline() => Ok(lsn),
             _ => {
-                let backups = catalog::facts::backups(self.server.system_identifier())?;
-                let lsn = recovery::backups::needed_from(&backups, &self.history, self.size());
+                let system = self.server.system_identifier();
+                let lsn = catalog::outline::needed_from(system, &self.history, self.size())?;
                 self.needed_from = Some((event, self.history.timeline(), lsn));
                 Ok(lsn)
             }

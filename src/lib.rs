@@ -8,8 +8,12 @@ mod catalog;
 mod compat;
 mod detection;
 mod error;
+mod heartbeat;
+mod home;
 mod inspection;
+mod life;
 mod locks;
+mod prediction;
 mod preparation;
 mod process;
 mod restore_command;
@@ -40,6 +44,7 @@ pub extern "C-unwind" fn _PG_init() {
     settings::define(preloading);
     if preloading {
         shmem::reserve();
+        life::reserve();
         worker::register();
     }
 }
@@ -72,6 +77,11 @@ pub extern "C-unwind" fn _PG_init() {
     name = "recovery_readiness",
     requires = [api::readiness::assess_recovery_readiness]
 );
+::pgrx::extension_sql_file!(
+    "../sql/views/v_rto_prediction.sql",
+    name = "v_rto_prediction",
+    requires = [api::rto::list_rto_predictions]
+);
 ::pgrx::extension_sql_file!("../sql/views/v_archiver_status.sql", name = "v_archiver_status");
 ::pgrx::extension_sql_file!(
     "../sql/views/v_worker_status.sql",
@@ -81,9 +91,19 @@ pub extern "C-unwind" fn _PG_init() {
 ::pgrx::extension_sql_file!("../sql/views/v_backup_status.sql", requires = ["tables"]);
 ::pgrx::extension_sql_file!(
     "../sql/views/v_policy_status.sql",
-    requires = ["tables", api::policy::cron_next]
+    requires = ["tables", api::policy::cron_next, api::objectives::current_objectives]
 );
-::pgrx::extension_sql_file!("../sql/views/v_rto_rpo_monitoring.sql", requires = ["tables"]);
+::pgrx::extension_sql_file!(
+    "../sql/views/v_objective_compliance.sql",
+    requires = [
+        api::objectives::list_objective_compliance,
+        api::objectives::current_objectives
+    ]
+);
+::pgrx::extension_sql_file!(
+    "../sql/views/v_rto_rpo_monitoring.sql",
+    requires = ["tables", api::objectives::current_objectives]
+);
 ::pgrx::extension_sql_file!("../sql/views/v_wal_volume.sql", requires = ["tables"]);
 // Last of all, so that it finds every object.
 ::pgrx::extension_sql_file!("../sql/grants.sql", finalize);

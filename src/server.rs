@@ -52,14 +52,12 @@ impl Server {
         let format = WalFormat::new(compat::MAJOR, segment_size, system_identifier)
             .with_block_size(pg_sys::XLOG_BLCKSZ)
             .map_err(|error| Error::Server(error.to_string()))?;
-        // SAFETY: set once, before any process of the server starts.
-        let data_directory = unsafe { CStr::from_ptr(pg_sys::DataDir) };
         Ok(Self {
             format,
             timeline: Timeline(timeline),
             flush: Lsn(flush),
             standby,
-            data_directory: path_of(data_directory),
+            data_directory: data_directory(),
         })
     }
 
@@ -228,6 +226,12 @@ impl Exposure {
             }
         }
     }
+}
+
+/// The data directory.
+pub fn data_directory() -> PathBuf {
+    // SAFETY: set once, before any library is loaded and any process of the server starts.
+    path_of(unsafe { CStr::from_ptr(pg_sys::DataDir) })
 }
 
 /// The value of a setting of the server, if it has it.

@@ -1,7 +1,8 @@
 //! The settings `pg_backstop.*`, one line of meaning each.
 
 use pgrx::prelude::*;
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+use recovery::objectives::Objectives;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::time::Duration;
 
@@ -13,8 +14,24 @@ static VERIFY_RATE_LIMIT_KB: GucSetting<i32> = GucSetting::<i32>::new(0);
 static REVERIFY_INTERVAL_S: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 60 * 60);
 static RESTORE_COMMAND_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static TARGET_RPO_S: GucSetting<i32> = GucSetting::<i32>::new(5 * 60);
+static TARGET_RTO_S: GucSetting<i32> = GucSetting::<i32>::new(60 * 60);
+static COUNTED_RECEIVERS: GucSetting<CountedReceivers> = GucSetting::<CountedReceivers>::new(CountedReceivers::All);
 static RUNNING_BACKUP_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(24 * 60 * 60);
 static SAMPLE_RETENTION_MIN: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
+
+/// Which connected physical receivers protect what they have flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum CountedReceivers {
+    /// Every one.
+    #[name = c"all"]
+    All,
+    /// Those that commits wait for.
+    #[name = c"synchronous"]
+    Synchronous,
+    /// None: only the archive protects.
+    #[name = c"none"]
+    None,
+}
 
 /// The database that the worker attaches to.
 pub fn database() -> CString {
@@ -65,6 +82,27 @@ pub fn target_rpo() -> Option<Duration> {
         0 => None,
         seconds => Some(Duration::from_secs(seconds.unsigned_abs().into())),
     }
+}
+
+/// The cluster's recovery time objective; none when the setting is 0.
+pub fn target_rto() -> Option<Duration> {
+    match TARGET_RTO_S.get() {
+        0 => None,
+        seconds => Some(Duration::from_secs(seconds.unsigned_abs().into())),
+    }
+}
+
+/// The cluster's objectives.
+pub fn objectives() -> Objectives {
+    Objectives {
+        rpo: target_rpo(),
+        rto: target_rto(),
+    }
+}
+
+/// Which receivers count as protection.
+pub fn counted_receivers() -> CountedReceivers {
+    COUNTED_RECEIVERS.get()
 }
 
 /// How long a recorded backup may run before it counts as failed.
@@ -166,6 +204,24 @@ pub fn define(preloading: bool) {
         i32::MAX,
         GucContext::Sighup,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_backstop.target_rto",
+        c"Recovery time objective of the cluster.",
+        c"recovery_readiness is at_risk while a recovery is predicted to take longer. 0 sets no objective.",
+        &TARGET_RTO_S,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_enum_guc(
+        c"pg_backstop.counted_receivers",
+        c"Which connected standbys and pg_receivewal count as protection: all, synchronous or none.",
+        c"What a counted receiver has flushed survives the loss of this host. synchronous counts those that commits wait for.",
+        &COUNTED_RECEIVERS,
+        GucContext::Sighup,
+        GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"pg_backstop.running_backup_timeout",

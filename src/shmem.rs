@@ -67,6 +67,10 @@ pub struct WorkerStatus {
     pub archive_source: heapless::String<512>,
     /// Why the last tick failed; empty when it did not.
     pub last_error: heapless::String<1024>,
+    /// When the newest sample was taken, in microseconds since 1970; 0 before the first.
+    pub sampled_at: i64,
+    /// Until when nothing had changed since, as far as the worker has looked, likewise.
+    pub sample_held_to: i64,
     /// From here, as a position in the WAL, ...
     pub clear_from: u64,
     /// ... to here, the end of a record, the worker found no commit but its own. Archived WAL may be gone from pg_wal.

@@ -118,6 +118,8 @@ impl Subject<'_> {
                 finding.detail = Some(format!("{}, {sentence}", finding.name));
                 finding.status = fault.problem.status().as_str();
                 finding.problem = Some(fault.problem.as_str());
+                finding.last_record = outcome.sound_head.map(|head| head.last_record.0);
+                finding.last_commit_at = outcome.sound_head.and_then(|head| head.last_commit_at).map(|at| at.0);
                 return;
             }
         };
@@ -156,6 +158,10 @@ impl Subject<'_> {
         finding.status = Status::Verified.as_str();
         finding.first_commit_at = summary.first_commit_at.map(|at| at.0);
         finding.last_commit_at = summary.last_commit_at.map(|at| at.0);
+        finding.latest_xact_at = summary.latest_xact_at.map(|at| at.0);
+        finding.last_record = summary.last_record.map(|lsn| lsn.0);
+        finding.lowest_xid = summary.xids.map(|xids| i64::from(xids.lowest));
+        finding.highest_xid = summary.xids.map(|xids| i64::from(xids.highest));
         finding.commits = i64::try_from(summary.commit_count).ok();
         finding.records = i64::try_from(summary.records).ok();
         finding.data_bytes = i64::try_from(data).ok();

@@ -84,6 +84,8 @@ run_test() {
     one_at_a_time "$@"
     set_up "$@"
     pgrx-config/setup.sh --peers
+    # A test mostly waits: for a server to start, for a worker's tick.
+    export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
     local log status=0 major config crates=() crate
     log=$(mktemp)
     # shellcheck disable=SC2064

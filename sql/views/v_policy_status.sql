@@ -1,6 +1,21 @@
 -- One row for each policy. A base backup that the worker found in the archive has no policy of its own: it counts for every
 -- policy of its type, so that a policy can watch what somebody else runs.
 CREATE VIEW v_policy_status AS
+WITH detected AS (
+    -- Once for all policies that watch the same.
+    SELECT
+        watched.backup_type,
+        watched.retention_days,
+        pg_catalog.count(*) AS good,
+        pg_catalog.count(*) FILTER (
+            WHERE backup.finished_at < pg_catalog.now() - pg_catalog.make_interval(days => watched.retention_days)
+        ) AS outlived
+    FROM (SELECT DISTINCT backup_type, retention_days FROM backup_policies) AS watched
+    JOIN backup_history AS backup ON backup.backup_type = watched.backup_type
+    WHERE backup.policy_id IS NULL AND backup.origin = 'detected'
+        AND backup.status = 'completed' AND backup.verification <> 'failed'
+    GROUP BY watched.backup_type, watched.retention_days
+)
 SELECT
     policy.id AS policy_id,
     policy.policy_name,
@@ -24,32 +39,54 @@ SELECT
     policy.retention_days,
     policy.min_backups,
     coalesce(counts.good, 0) AS good_count,
-    greatest(0, least(coalesce(counts.outlived, 0), coalesce(counts.good, 0) - policy.min_backups)) AS expendable_count
+    greatest(0, least(coalesce(counts.outlived, 0), coalesce(counts.good, 0) - policy.min_backups)) AS expendable_count,
+    targets.rpo AS target_rpo,
+    targets.rto AS target_rto,
+    CASE WHEN NOT cluster.is_protected AND targets.rpo IS NOT NULL THEN false
+         ELSE pg_catalog.make_interval(secs => cluster.rpo_seconds) <= targets.rpo END AS rpo_met,
+    pg_catalog.make_interval(secs => cluster.predicted_rto_seconds) <= targets.rto AS rto_met
 FROM backup_policies AS policy
+CROSS JOIN current_objectives() AS cluster
 LEFT JOIN LATERAL (
     SELECT
-        pg_catalog.count(*) FILTER (WHERE backup.status = 'running') AS running,
-        pg_catalog.count(*) FILTER (WHERE backup.status = 'completed' AND backup.verification <> 'failed') AS good,
-        pg_catalog.count(*) FILTER (
-            WHERE backup.status = 'completed' AND backup.verification <> 'failed'
-                AND backup.finished_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(days => policy.retention_days)
-        ) AS outlived
-    FROM backup_history AS backup
-    WHERE backup.policy_id = policy.id
-        OR (backup.policy_id IS NULL AND backup.origin = 'detected' AND backup.backup_type = policy.backup_type)
-) AS counts ON true
+        (SELECT pg_catalog.count(*) FROM backup_history AS backup
+          WHERE backup.status = 'running' AND backup.policy_id = policy.id)
+        + (SELECT pg_catalog.count(*) FROM backup_history AS backup
+            WHERE backup.status = 'running' AND backup.policy_id IS NULL AND backup.origin = 'detected'
+                AND backup.backup_type = policy.backup_type) AS running,
+        (SELECT pg_catalog.count(*) FROM backup_history AS backup
+          WHERE backup.policy_id = policy.id AND backup.status = 'completed' AND backup.verification <> 'failed') AS good,
+        (SELECT pg_catalog.count(*) FROM backup_history AS backup
+          WHERE backup.policy_id = policy.id AND backup.status = 'completed' AND backup.verification <> 'failed'
+              AND backup.finished_at < pg_catalog.now() - pg_catalog.make_interval(days => policy.retention_days)) AS outlived
+) AS own ON true
+LEFT JOIN detected ON detected.backup_type = policy.backup_type AND detected.retention_days = policy.retention_days
+CROSS JOIN LATERAL (
+    SELECT
+        own.running,
+        own.good + coalesce(detected.good, 0) AS good,
+        own.outlived + coalesce(detected.outlived, 0) AS outlived
+) AS counts
 LEFT JOIN LATERAL (
-    SELECT backup.id, backup.started_at, backup.finished_at FROM backup_history AS backup
-    WHERE (backup.policy_id = policy.id
-            OR (backup.policy_id IS NULL AND backup.origin = 'detected' AND backup.backup_type = policy.backup_type))
-        AND backup.status = 'completed' AND backup.verification <> 'failed'
-    ORDER BY backup.finished_at DESC NULLS LAST, backup.id DESC
+    SELECT newest.id, newest.started_at, newest.finished_at
+    FROM (
+        (SELECT backup.id, backup.started_at, backup.finished_at FROM backup_history AS backup
+          WHERE backup.policy_id = policy.id AND backup.status = 'completed' AND backup.verification <> 'failed'
+          ORDER BY backup.finished_at DESC NULLS LAST, backup.id DESC LIMIT 1)
+        UNION ALL
+        (SELECT backup.id, backup.started_at, backup.finished_at FROM backup_history AS backup
+          WHERE backup.policy_id IS NULL AND backup.origin = 'detected' AND backup.backup_type = policy.backup_type
+              AND backup.status = 'completed' AND backup.verification <> 'failed'
+          ORDER BY backup.finished_at DESC NULLS LAST, backup.id DESC LIMIT 1)
+    ) AS newest
+    ORDER BY newest.finished_at DESC NULLS LAST, newest.id DESC
     LIMIT 1
 ) AS good ON true
 LEFT JOIN LATERAL (
     SELECT backup.id, backup.finished_at, backup.error FROM backup_history AS backup
     WHERE backup.policy_id = policy.id
-        AND (backup.status = 'failed' OR (backup.status = 'completed' AND backup.verification = 'failed'))
+        AND (backup.status = 'failed' OR backup.verification = 'failed')
+        AND backup.status IN ('failed', 'completed')
     ORDER BY backup.finished_at DESC NULLS LAST, backup.id DESC
     LIMIT 1
 ) AS failed ON true
@@ -63,8 +100,17 @@ CROSS JOIN LATERAL (
     SELECT
         cron_next(policy.schedule_cron, coalesce(good.started_at, policy.created_at)) AS next_due,
         cron_next(policy.drill_cron, coalesce(drill.last_drill_at, policy.created_at)) AS drill_due
-) AS due;
+) AS due
+CROSS JOIN LATERAL (
+    SELECT
+        nullif(coalesce(policy.target_rpo, pg_catalog.make_interval(secs => cluster.target_rpo_seconds)), interval '0') AS rpo,
+        nullif(coalesce(policy.target_rto, pg_catalog.make_interval(secs => cluster.target_rto_seconds)), interval '0') AS rto
+) AS targets;
 COMMENT ON VIEW v_policy_status IS 'for each policy: the last good and the last failed backup, when the next is due, and what retention makes of them';
 COMMENT ON COLUMN v_policy_status.next_due IS 'the first moment of the schedule after the last good backup began; in the past: overdue';
 COMMENT ON COLUMN v_policy_status.drill_due IS 'the first moment of the drill schedule after the last completed rehearsal with a backup of this policy';
 COMMENT ON COLUMN v_policy_status.expendable_count IS 'good backups older than retention_days, less those that min_backups keeps';
+COMMENT ON COLUMN v_policy_status.target_rpo IS 'the policy''s own objective, else the cluster''s; NULL where there is none';
+COMMENT ON COLUMN v_policy_status.target_rto IS 'the policy''s own objective, else the cluster''s; NULL where there is none';
+COMMENT ON COLUMN v_policy_status.rpo_met IS 'whether what would be lost now is within the objective; NULL where either is not known';
+COMMENT ON COLUMN v_policy_status.rto_met IS 'whether a recovery is predicted to take no longer than the objective; NULL where either is not known';

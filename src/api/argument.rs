@@ -97,6 +97,18 @@ pub fn not_in_the_future(argument: &'static str, time: TimestampWithTimeZone) ->
     Ok(())
 }
 
+/// Refuses a time that has not come yet, of something that has happened or is to be gone back to.
+pub fn has_come(argument: &'static str, time: TimestampWithTimeZone) -> Result<()> {
+    if pg_sys::TimestampTz::from(time) > call::now() {
+        return Err(Error::invalid(
+            format!("{argument} is in the future: {time}"),
+            "Nothing was committed then yet, so nothing can be recovered to it or be lost since.",
+            format!("Check the clock and the time zone of {argument}, or leave it out where it is not known."),
+        ));
+    }
+    Ok(())
+}
+
 /// Refuses a reason for failure where nothing failed.
 pub fn error_goes_with_failure(status: &str, error: Option<&Text>) -> Result<()> {
     if status == "completed" && error.is_some() {

@@ -1,14 +1,12 @@
 //! The verdict from SQL: readiness, windows and gaps. The views of the same names show what these functions return.
 
-use crate::assessment::{Assessment, oldest_commit};
-use crate::catalog::{PgLsn, archive::time, facts};
-use crate::error::Result;
+use crate::assessment::{Assessment, Depth, oldest_commit, timestamp};
+use crate::catalog::{PgLsn, facts};
 use crate::server::Server;
 use chrono::{DateTime, Utc};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use recovery::Window;
-use wal::PgTimestamp;
+use recovery::Prediction;
 
 /// One row: can this cluster be recovered, to when, with what loss.
 #[pg_extern(stable, parallel_restricted)]
@@ -34,30 +32,34 @@ pub fn assess_recovery_readiness() -> Result<
     ErrorReport,
 > {
     let server = Server::observe()?;
-    let assessment = Assessment::gather(&server)?;
+    let assessment = Assessment::of(&server, Depth::Gaps)?;
     let mut exposure = assessment.exposure(&server);
     let oldest = oldest_commit(&server, exposure.as_mut(), &mut || {
         pgrx::check_for_interrupts!();
     });
     let verdict = assessment.judge(&oldest);
-    let (from, to) = match &verdict.window {
-        Some(window) => times(&assessment, window)?,
-        None => (None, None),
-    };
+    let ends = verdict
+        .window
+        .as_ref()
+        .map(|window| assessment.ends(window))
+        .transpose()?;
     let age = assessment
         .facts
         .worker
         .last_tick_at
         .map(|at| seconds_since(at, assessment.facts.now));
+    let prediction = &assessment.survey.recovery_time;
     let alarming = verdict.reasons.iter().filter(|reason| reason.alarms).count();
     let row = (
         verdict.status.as_str().to_owned(),
-        from,
-        to,
+        ends.as_ref().and_then(|ends| ends.from_time),
+        ends.as_ref().and_then(|ends| ends.to_time),
         verdict.rpo_seconds,
         verdict.rpo_bytes.and_then(|bytes| i64::try_from(bytes).ok()),
-        assessment.facts.predicted_rto,
-        "nothing: no recovery was measured on this cluster".to_owned(),
+        prediction.as_ref().map(Prediction::seconds).ok(),
+        prediction
+            .as_ref()
+            .map_or_else(ToString::to_string, |prediction| prediction.basis.clone()),
         facts::last_proven_at()?,
         age,
         i64::try_from(alarming).unwrap_or(i64::MAX),
@@ -86,17 +88,17 @@ pub fn list_recovery_windows() -> Result<
     >,
     ErrorReport,
 > {
-    let assessment = Assessment::gather(&Server::observe()?)?;
+    let assessment = Assessment::of(&Server::observe()?, Depth::Overview)?;
     let mut rows = Vec::with_capacity(assessment.survey.windows.len());
     for window in &assessment.survey.windows {
-        let (from, to) = times(&assessment, window)?;
+        let ends = assessment.ends(window)?;
         rows.push((
             i64::from(window.timeline.0),
             window.backup_id,
-            from,
-            to,
-            PgLsn(window.from_lsn.0),
-            PgLsn(window.to_lsn.0),
+            ends.from_time,
+            ends.to_time,
+            PgLsn(ends.from_lsn.0),
+            PgLsn(ends.to_lsn.0),
             window.ended_by.to_string(),
             window.is_current,
         ));
@@ -124,7 +126,7 @@ pub fn list_wal_archive_gaps() -> Result<
     >,
     ErrorReport,
 > {
-    let assessment = Assessment::gather(&Server::observe()?)?;
+    let assessment = Assessment::of(&Server::observe()?, Depth::Gaps)?;
     let rows: Vec<_> = assessment
         .survey
         .gaps
@@ -145,26 +147,6 @@ pub fn list_wal_archive_gaps() -> Result<
         })
         .collect();
     Ok(TableIterator::new(rows))
-}
-
-/// From when to when a window goes: from the moment its backup was consistent to the last commit in its WAL.
-fn times(
-    assessment: &Assessment,
-    window: &Window,
-) -> Result<(Option<TimestampWithTimeZone>, Option<TimestampWithTimeZone>)> {
-    let backup = assessment
-        .facts
-        .backups
-        .iter()
-        .find(|backup| backup.id == window.backup_id);
-    let from = backup.and_then(|backup| backup.finished_at).and_then(timestamp);
-    let to = facts::last_commit_before(window.timeline, window.to_lsn)?;
-    // Without a commit since, the end of the backup is the last moment that can be reached.
-    Ok((from, to.max(from)))
-}
-
-fn timestamp(at: DateTime<Utc>) -> Option<TimestampWithTimeZone> {
-    time(PgTimestamp::from_unix_micros(at.timestamp_micros()).0)
 }
 
 fn seconds_since(then: DateTime<Utc>, now: DateTime<Utc>) -> f64 {

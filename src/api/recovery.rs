@@ -8,6 +8,8 @@ use super::argument;
 use super::call;
 use crate::catalog::{PgLsn, Scope, Text, backup, ledger, recovery};
 use crate::error::{Error, Result};
+use crate::prediction;
+use crate::server::Server;
 
 const RECOVERY_TYPES: [&str; 8] = [
     "point_in_time",
@@ -39,7 +41,7 @@ fn record_recovery_start(
     started_at: default!(Option<TimestampWithTimeZone>, "NULL"),
 ) -> Result<TableIterator<'static, (name!(recovery_id, i64), name!(start_time, TimestampWithTimeZone))>, ErrorReport> {
     let recovery_type = argument::one_of("recovery_type", recovery_type.as_ref(), &RECOVERY_TYPES)?;
-    Ok(TableIterator::once(start(&recovery::Started {
+    Ok(TableIterator::once(start(recovery::Started {
         recovery_type,
         is_drill: is_drill.unwrap_or(false),
         backup: backup_id,
@@ -49,12 +51,13 @@ fn record_recovery_start(
         target_xid,
         target_timeline,
         started_at,
+        predicted_seconds: None,
     })?))
 }
 
-fn start(recovery: &recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
+fn start(mut recovery: recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
     call::require_primary("record_recovery_start")?;
-    require_fitting_target(recovery)?;
+    require_fitting_target(&recovery)?;
     if let Some(time) = recovery.started_at {
         argument::finite("started_at", time)?;
         argument::not_in_the_future("started_at", time)?;
@@ -69,8 +72,10 @@ fn start(recovery: &recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone
         });
     }
     let _scope = Scope::enter()?;
+    // On the worst day a recovery is recorded all the same where nothing can be predicted.
+    recovery.predicted_seconds = prediction::predict(&Server::observe()?, &recovery).unwrap_or(None);
     ledger::lock_chain()?;
-    recovery::start(recovery)
+    recovery::start(&recovery)
 }
 
 /// A recovery ends at one target at most, and its type says of which kind (recovery_target_* in postgresql.conf).
@@ -122,6 +127,7 @@ fn require_fitting_target(recovery: &recovery::Started<'_>) -> Result<()> {
     }?;
     if let Some(time) = recovery.target_time {
         argument::finite("target_time", time)?;
+        argument::has_come("target_time", time)?;
     }
     argument::positive("target_xid", recovery.target_xid)?;
     argument::positive("target_timeline", recovery.target_timeline.map(i64::from))
@@ -130,7 +136,8 @@ fn require_fitting_target(recovery: &recovery::Started<'_>) -> Result<()> {
 /// Records how a recovery ended, and returns what it took (RTO) and what was lost (RPO), in seconds.
 ///
 /// The RPO of a completed recovery is from `recovered_to_time` to the target's time or else to `failure_time`, and NULL where
-/// one of them is unknown. When this server is the one that was recovered, it knows `recovered_to_time` itself.
+/// one of them is unknown. When this server is the one that was recovered, it knows `recovered_to_time` itself. The RTO is NULL
+/// where the clock or the parts given contradict it. The column `checks` says why either is NULL.
 #[pg_extern]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn record_recovery_complete(
@@ -142,6 +149,8 @@ fn record_recovery_complete(
     restore_seconds: default!(Option<AnyNumeric>, "NULL"),
     replay_seconds: default!(Option<AnyNumeric>, "NULL"),
     error: default!(Option<Text>, "NULL"),
+    wal_replayed_bytes: default!(Option<i64>, "NULL"),
+    startup_seconds: default!(Option<AnyNumeric>, "NULL"),
 ) -> Result<
     TableIterator<
         'static,
@@ -168,6 +177,8 @@ fn record_recovery_complete(
         failure_time,
         restore_seconds,
         replay_seconds,
+        wal_replayed_bytes,
+        startup_seconds,
     })?;
     Ok(TableIterator::once((id, rto, rpo)))
 }
@@ -176,6 +187,8 @@ fn complete(mut recovery: recovery::Ended<'_>) -> Result<(Option<AnyNumeric>, Op
     call::require_primary("record_recovery_complete")?;
     argument::not_negative("restore_seconds", recovery.restore_seconds.as_ref())?;
     argument::not_negative("replay_seconds", recovery.replay_seconds.as_ref())?;
+    argument::not_negative("startup_seconds", recovery.startup_seconds.as_ref())?;
+    argument::size("wal_replayed_bytes", recovery.wal_replayed_bytes)?;
     argument::error_goes_with_failure(recovery.status, recovery.error)?;
     for (name, time) in [
         ("recovered_to_time", recovery.recovered_to_time),
@@ -183,6 +196,7 @@ fn complete(mut recovery: recovery::Ended<'_>) -> Result<(Option<AnyNumeric>, Op
     ] {
         if let Some(time) = time {
             argument::finite(name, time)?;
+            argument::has_come(name, time)?;
         }
     }
     let _scope = Scope::enter()?;

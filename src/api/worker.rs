@@ -2,6 +2,7 @@
 
 use crate::catalog;
 use crate::error::{Error, Result};
+use crate::life;
 use crate::shmem::{self, WorkerState};
 use crate::worker;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -51,6 +52,8 @@ type WorkerStatusRow = (
     name!(bytes_per_second, Option<f64>),
     name!(last_error, Option<String>),
     name!(archive_source, Option<String>),
+    name!(cluster_role, Option<String>),
+    name!(clone_of, Option<String>),
 );
 
 /// What the worker says of itself. Without `shared_preload_libraries` only what pg_stat_activity shows.
@@ -68,6 +71,8 @@ pub fn worker_status() -> Result<
             name!(bytes_per_second, Option<f64>),
             name!(last_error, Option<String>),
             name!(archive_source, Option<String>),
+            name!(cluster_role, Option<String>),
+            name!(clone_of, Option<String>),
         ),
     >,
     ErrorReport,
@@ -90,11 +95,14 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
                 None,
                 None,
                 None,
+                None,
+                None,
             )
         });
         return Ok(row.into_iter().collect());
     };
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let life = life::read();
     let ticked = status.last_tick_at != 0;
     Ok(vec![(
         (status.pid != 0).then_some(status.pid),
@@ -106,6 +114,10 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
         (status.bytes_per_second > 0.0).then_some(status.bytes_per_second),
         text(&status.last_error),
         text(&status.archive_source),
+        life.as_ref()
+            .and_then(|life| life.role)
+            .map(|role| role.as_str().to_owned()),
+        life.as_ref().and_then(|life| text(&life.clone_of)),
     )])
 }
 

@@ -266,6 +266,14 @@ pub struct Finding {
     pub first_commit_at: Option<i64>,
     /// Time of the last commit.
     pub last_commit_at: Option<i64>,
+    /// The latest time of a commit or abort.
+    pub latest_xact_at: Option<i64>,
+    /// The start of the last record that recovery can replay of it.
+    pub last_record: Option<u64>,
+    /// The oldest transaction that commits in it, as far as its record names it.
+    pub lowest_xid: Option<i64>,
+    /// The newest one.
+    pub highest_xid: Option<i64>,
     /// Commits in it.
     pub commits: Option<i64>,
     /// Records that end in it.
@@ -306,8 +314,9 @@ pub fn store(finding: &Finding) -> Result<()> {
         "INSERT INTO @extschema@.wal_archive AS w
              (segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail, stored_path, stored_bytes,
               stored_changed_at, sha256, first_commit_at, last_commit_at, commit_count, record_count, handover,
-              sound_sha256, data_bytes, system_identifier, verified_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+              sound_sha256, data_bytes, latest_xact_at, last_record_lsn, lowest_xid, highest_xid, system_identifier,
+              verified_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
                  (SELECT c.system_identifier FROM pg_control_system() c), clock_timestamp())
          ON CONFLICT (segment_name) DO UPDATE SET
              timeline_id = EXCLUDED.timeline_id, start_lsn = EXCLUDED.start_lsn, end_lsn = EXCLUDED.end_lsn,
@@ -322,6 +331,8 @@ pub fn store(finding: &Finding) -> Result<()> {
              commit_count = EXCLUDED.commit_count, record_count = EXCLUDED.record_count,
              handover = EXCLUDED.handover, verified_at = EXCLUDED.verified_at,
              sound_sha256 = COALESCE(EXCLUDED.sound_sha256, w.sound_sha256), data_bytes = EXCLUDED.data_bytes,
+             latest_xact_at = EXCLUDED.latest_xact_at, last_record_lsn = EXCLUDED.last_record_lsn,
+             lowest_xid = EXCLUDED.lowest_xid, highest_xid = EXCLUDED.highest_xid,
              system_identifier = EXCLUDED.system_identifier,
              status_since = CASE WHEN w.status IN (EXCLUDED.status, 'acknowledged')
                                       AND w.problem IS NOT DISTINCT FROM EXCLUDED.problem
@@ -356,6 +367,10 @@ pub fn store(finding: &Finding) -> Result<()> {
             finding.handover.clone().into(),
             finding.sound_sha256.as_deref().into(),
             finding.data_bytes.into(),
+            finding.latest_xact_at.and_then(time).into(),
+            lsn(finding.last_record).into(),
+            finding.lowest_xid.into(),
+            finding.highest_xid.into(),
         ],
         |_| Ok(()),
     )?;

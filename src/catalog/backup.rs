@@ -6,6 +6,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use super::statement::Rows;
 use super::{PgLsn, Statement, Text};
 use crate::error::Result;
+use wal::Lsn;
 
 /// What a policy says about a backup that is recorded under its name.
 pub struct Policy {
@@ -120,6 +121,32 @@ static KNOWN: Statement = Statement::new(
 /// The backup of that id, as the caller's transaction sees it.
 pub fn known(id: i64) -> Result<Option<Known>> {
     KNOWN.read(&[id.into()], Known::from_rows)
+}
+
+/// Where the WAL begins that a backup needs, if that is on record.
+pub fn start_lsn(id: i64) -> Result<Option<Lsn>> {
+    static START_LSN: Statement = Statement::new("SELECT start_lsn FROM @extschema@.backup_history WHERE id = $1");
+    START_LSN.read(&[id.into()], |rows| {
+        rows.first()
+            .map_or(Ok(None), |row| Ok(row.get::<PgLsn>(1)?.map(|lsn| Lsn(lsn.0))))
+    })
+}
+
+/// The size of a backup together with those that it builds on, in bytes; none where one of them is not on record, or its size.
+pub fn size_with_parents(id: i64) -> Result<Option<u64>> {
+    static SIZE: Statement = Statement::new(
+        "WITH RECURSIVE chain AS (
+             SELECT id, parent_id, backup_type, backup_size_bytes FROM @extschema@.backup_history WHERE id = $1
+             UNION
+             SELECT parent.id, parent.parent_id, parent.backup_type, parent.backup_size_bytes
+               FROM chain LEFT JOIN @extschema@.backup_history AS parent ON parent.id = chain.parent_id
+              WHERE chain.backup_type IN ('incremental', 'differential')
+         )
+         SELECT CASE WHEN bool_and(backup_size_bytes IS NOT NULL) THEN sum(backup_size_bytes)::bigint END FROM chain",
+    );
+    SIZE.read(&[id.into()], |rows| {
+        Ok(rows.one("a size")?.get::<i64>(1)?.map(i64::unsigned_abs))
+    })
 }
 
 /// The backup of that id, as it is now.

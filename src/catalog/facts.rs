@@ -1,7 +1,9 @@
 //! The facts that the verdict rests on, as crate `recovery` wants them.
 
+use super::statement::Row;
 use super::{PgLsn, Statement};
 use crate::error::{Error, Result};
+use crate::settings::CountedReceivers;
 use chrono::{DateTime, TimeZone, Utc};
 use pgrx::prelude::*;
 use recovery::{ArchiverFailure, BackupFact, BrokenHistory, BrokenRun, Extent};
@@ -12,29 +14,32 @@ use wal::{Lsn, PgTimestamp, SegmentName, SegmentSize, Timeline};
 pub fn backups(system_identifier: i64) -> Result<Vec<BackupFact>> {
     static BACKUPS: Statement = Statement::new(
         "SELECT id, backup_type, parent_id, timeline_id, start_lsn, end_lsn, finished_at, status, error, verification,
-                wal_included IS TRUE
+                wal_included IS TRUE, backup_size_bytes
            FROM @extschema@.backup_history
           WHERE status <> 'expired' AND backup_type IN ('full', 'incremental', 'differential')
             AND (system_identifier IS NULL OR system_identifier = $1)
           ORDER BY id",
     );
     BACKUPS.read(&[system_identifier.into()], |rows| {
-        rows.map(|row| {
-            Ok(BackupFact {
-                id: row.need(1, "an id")?,
-                backup_type: word(row.need::<String>(2, "a type")?)?,
-                parent_id: row.get(3)?,
-                timeline: timeline(row.get::<i32>(4)?),
-                start: row.get::<PgLsn>(5)?.map(|lsn| Lsn(lsn.0)),
-                end: row.get::<PgLsn>(6)?.map(|lsn| Lsn(lsn.0)),
-                finished_at: row.get(7)?.and_then(moment),
-                status: word(row.need::<String>(8, "a status")?)?,
-                error: row.get(9)?,
-                verification: word(row.need::<String>(10, "a verification")?)?,
-                wal_included: row.need(11, "a boolean")?,
-            })
-        })
-        .collect()
+        rows.map(|row| backup(&row)).collect()
+    })
+}
+
+/// A backup, from the columns of [`backups`] in their order.
+pub(super) fn backup(row: &Row) -> Result<BackupFact> {
+    Ok(BackupFact {
+        id: row.need(1, "an id")?,
+        backup_type: word(row.need::<String>(2, "a type")?)?,
+        parent_id: row.get(3)?,
+        timeline: timeline(row.get::<i32>(4)?),
+        start: row.get::<PgLsn>(5)?.map(|lsn| Lsn(lsn.0)),
+        end: row.get::<PgLsn>(6)?.map(|lsn| Lsn(lsn.0)),
+        finished_at: row.get(7)?.and_then(moment),
+        status: word(row.need::<String>(8, "a status")?)?,
+        error: row.get(9)?,
+        verification: word(row.need::<String>(10, "a verification")?)?,
+        wal_included: row.need(11, "a boolean")?,
+        size: row.get::<i64>(12)?.map(i64::unsigned_abs),
     })
 }
 
@@ -129,14 +134,19 @@ pub fn extents() -> Result<Vec<Extent>> {
     })
 }
 
-/// Flush positions of connected physical receivers. A base backup's own stream does not count: it ends with the backup.
-pub fn receivers() -> Result<Vec<Lsn>> {
+/// Flush positions of connected physical receivers, of those that count. A base backup's own stream does not: it ends with the
+/// backup.
+pub fn receivers(counted: CountedReceivers) -> Result<Vec<Lsn>> {
     static RECEIVERS: Statement = Statement::new(
         "SELECT r.flush_lsn FROM pg_stat_replication r
           WHERE r.flush_lsn IS NOT NULL AND r.state IN ('streaming', 'catchup') AND r.application_name <> 'pg_basebackup'
+            AND ($1 OR r.sync_state IN ('sync', 'quorum'))
             AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')",
     );
-    RECEIVERS.read(&[], |rows| {
+    if counted == CountedReceivers::None {
+        return Ok(Vec::new());
+    }
+    RECEIVERS.read(&[(counted == CountedReceivers::All).into()], |rows| {
         rows.map(|row| Ok(Lsn(row.need::<PgLsn>(1, "an LSN")?.0))).collect()
     })
 }
@@ -165,19 +175,6 @@ pub fn last_proven_at() -> Result<Option<TimestampWithTimeZone>> {
     PROVEN.read(&[], |rows| rows.one("a time")?.get(1))
 }
 
-/// Time of the last commit in verified WAL that ends at or before `end` on `timeline`.
-pub fn last_commit_before(timeline: Timeline, end: Lsn) -> Result<Option<TimestampWithTimeZone>> {
-    static LAST: Statement = Statement::new(
-        "SELECT last_commit_at FROM @extschema@.wal_archive
-          WHERE timeline_id = $1 AND end_lsn <= $2 AND status = 'verified' AND last_commit_at IS NOT NULL
-          ORDER BY end_lsn DESC LIMIT 1",
-    );
-    let timeline = i32::try_from(timeline.0).unwrap_or(i32::MAX);
-    LAST.read(&[timeline.into(), PgLsn(end.0).into()], |rows| {
-        rows.first().map_or(Ok(None), |row| row.get(1))
-    })
-}
-
 /// A word of one of the tables' lists.
 fn word<T: std::str::FromStr>(text: String) -> Result<T> {
     text.parse().map_err(|_| Error::UnexpectedAnswer {
@@ -185,7 +182,7 @@ fn word<T: std::str::FromStr>(text: String) -> Result<T> {
     })
 }
 
-fn timeline(id: Option<i32>) -> Timeline {
+pub(super) fn timeline(id: Option<i32>) -> Timeline {
     Timeline(id.map_or(0, i32::unsigned_abs))
 }
 

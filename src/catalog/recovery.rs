@@ -4,8 +4,9 @@ use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 
 use super::statement::Rows;
-use super::{PgLsn, Statement, Text};
+use super::{PgLsn, Statement, Text, backup};
 use crate::error::Result;
+use recovery::Measured;
 
 /// A recovery that begins.
 pub struct Started<'a> {
@@ -27,12 +28,15 @@ pub struct Started<'a> {
     pub target_timeline: Option<i32>,
     /// When it began; `None`: now.
     pub started_at: Option<TimestampWithTimeZone>,
+    /// How long it is expected to take, in seconds.
+    pub predicted_seconds: Option<f64>,
 }
 
 static START: Statement = Statement::new(
     "INSERT INTO @extschema@.recovery_history
-         (recovery_type, is_drill, backup_id, target_time, target_lsn, target_name, target_xid, target_timeline, start_time)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, clock_timestamp()))
+         (recovery_type, is_drill, backup_id, target_time, target_lsn, target_name, target_xid, target_timeline, start_time,
+          predicted_rto_seconds)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, clock_timestamp()), round($10::numeric, 3))
      RETURNING id, start_time",
 );
 
@@ -48,6 +52,7 @@ pub fn start(recovery: &Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
         recovery.target_xid.into(),
         recovery.target_timeline.into(),
         recovery.started_at.into(),
+        recovery.predicted_seconds.into(),
     ];
     START.write(&args, |rows| {
         let row = rows.one("the recovery's id")?;
@@ -55,6 +60,38 @@ pub fn start(recovery: &Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
             row.need(1, "the recovery's id")?,
             row.need(2, "when the recovery began")?,
         ))
+    })
+}
+
+/// So many recoveries, the newest, say how long the next one will take: hardware and data change.
+const NEWEST: i64 = 10;
+
+/// What the newest recoveries and rehearsals took. A crash recovery says nothing of them: it reads pg_wal, not the archive.
+pub fn measured() -> Result<Vec<Measured>> {
+    static MEASURED: Statement = Statement::new(
+        "SELECT r.id, r.backup_id, r.restore_seconds::float8, r.wal_replayed_bytes, r.replay_seconds::float8,
+                COALESCE(r.startup_seconds, r.rto_seconds - r.restore_seconds - r.replay_seconds)::float8
+           FROM @extschema@.recovery_history r
+          WHERE r.status = 'completed' AND r.recovery_type NOT IN ('crash', 'failover')
+            AND (r.restore_seconds IS NOT NULL OR r.replay_seconds IS NOT NULL)
+          ORDER BY r.id DESC LIMIT $1",
+    );
+    MEASURED.read(&[NEWEST.into()], |rows| {
+        rows.map(|row| {
+            let restored_bytes = match (row.get(2)?, row.get::<f64>(3)?) {
+                (Some(backup), Some(_)) => backup::size_with_parents(backup)?,
+                _ => None,
+            };
+            Ok(Measured {
+                recovery: row.need(1, "an id")?,
+                restored_bytes,
+                restore_seconds: row.get(3)?,
+                replayed_bytes: row.get::<i64>(4)?.map(i64::unsigned_abs),
+                replay_seconds: row.get(5)?,
+                startup_seconds: row.get(6)?,
+            })
+        })
+        .collect()
     })
 }
 
@@ -118,24 +155,53 @@ pub struct Ended<'a> {
     pub restore_seconds: Option<AnyNumeric>,
     /// Seconds it took to replay WAL.
     pub replay_seconds: Option<AnyNumeric>,
+    /// Bytes of WAL that were replayed; `None`: from the backup's start to where it was recovered to.
+    pub wal_replayed_bytes: Option<i64>,
+    /// Seconds from the end of replay until the server accepted writes.
+    pub startup_seconds: Option<AnyNumeric>,
 }
 
 // pg_last_xact_replay_timestamp() is NULL on a server that was not recovered from an archive or as a standby since its start.
+// Where the recovery was this server's own, the worker knows how far it came.
 static END: Statement = Statement::new(
-    "UPDATE @extschema@.recovery_history
-     SET status = $2, error = $3, end_time = clock.now,
-         recovered_to_time = clock.recovered, recovered_to_lsn = $6, failure_time = $7,
-         restore_seconds = $8, replay_seconds = $9,
-         duration_seconds = round(extract(epoch FROM greatest(clock.now - start_time, interval '0')), 3),
-         rto_seconds = CASE WHEN $2 = 'completed'
-             THEN round(extract(epoch FROM greatest(clock.now - start_time, interval '0')), 3) END,
-         rpo_seconds = CASE WHEN $2 <> 'completed' THEN NULL
-             WHEN coalesce(target_time, $7) <= clock.recovered THEN 0
-             ELSE round(extract(epoch FROM coalesce(target_time, $7) - clock.recovered), 3) END
-     FROM (SELECT clock_timestamp() AS now,
-                  coalesce($4, CASE WHEN $5 THEN pg_last_xact_replay_timestamp() END) AS recovered) AS clock
-     WHERE id = $1 AND status = 'running'
-     RETURNING rto_seconds, rpo_seconds",
+    "UPDATE @extschema@.recovery_history AS recovery
+     SET status = $2, error = $3, end_time = known.now,
+         recovered_to_time = known.recovered, recovered_to_lsn = known.lsn, failure_time = $7,
+         restore_seconds = $8, replay_seconds = $9, startup_seconds = $11,
+         wal_replayed_bytes = coalesce($10, CASE WHEN known.lsn >= known.backup_start
+             THEN (known.lsn - known.backup_start)::bigint END),
+         duration_seconds = CASE WHEN known.took >= 0.0 THEN known.took END,
+         rto_seconds = CASE WHEN $2 = 'completed' AND known.no_rto IS NULL THEN known.took END,
+         rpo_seconds = CASE WHEN $2 = 'completed' THEN greatest(known.lost, 0) END,
+         checks = nullif(coalesce(recovery.checks, '{}') || jsonb_strip_nulls(jsonb_build_object(
+             'rto_seconds', known.no_rto,
+             'rpo_seconds', CASE WHEN $2 = 'completed' AND known.lost IS NULL THEN known.no_rpo END)), '{}')
+     FROM (SELECT measured.*,
+                  CASE WHEN took < 0.0 THEN
+                           'not known: the clock was set back, so the end appears to be before the start'
+                       WHEN $2 = 'completed' AND parts > took THEN
+                           format('not known: restore, replay and start-up add up to %s s, more than the %s s from start_time '
+                                  'to end_time, so the recovery began before it was recorded to', parts, took)
+                  END AS no_rto,
+                  CASE WHEN until IS NULL THEN
+                           'not known: there is no target_time, and no failure_time was given'
+                       ELSE 'not known: nothing tells which commit was the last to be recovered'
+                  END AS no_rpo
+           FROM (SELECT clock.now, clock.recovered, coalesce($6, life.recovered_to_lsn) AS lsn, backup.start_lsn AS backup_start,
+                        round(extract(epoch FROM clock.now - begun.start_time), 3) AS took,
+                        coalesce($8, 0.0) + coalesce($9, 0.0) + coalesce($11, 0.0) AS parts,
+                        coalesce(begun.target_time, $7) AS until,
+                        round(extract(epoch FROM coalesce(begun.target_time, $7) - clock.recovered), 3) AS lost
+                 FROM @extschema@.recovery_history AS begun
+                 CROSS JOIN (SELECT clock_timestamp() AS now,
+                                    coalesce($4, CASE WHEN $5 THEN pg_last_xact_replay_timestamp() END) AS recovered) AS clock
+                 LEFT JOIN @extschema@.backup_history AS backup ON backup.id = begun.backup_id
+                 LEFT JOIN LATERAL (SELECT server.recovered_to_lsn FROM @extschema@.server_lives AS server
+                                    WHERE $5 AND server.recovery_id = begun.id
+                                    ORDER BY server.id DESC LIMIT 1) AS life ON true
+                 WHERE begun.id = $1) AS measured) AS known
+     WHERE recovery.id = $1 AND recovery.status = 'running'
+     RETURNING recovery.rto_seconds, recovery.rpo_seconds",
 );
 
 /// Records the end of a running recovery and returns its RTO and RPO; `None` where it is not running.
@@ -150,6 +216,8 @@ pub fn end(recovery: &Ended<'_>) -> Result<Option<(Option<AnyNumeric>, Option<An
         recovery.failure_time.into(),
         recovery.restore_seconds.clone().into(),
         recovery.replay_seconds.clone().into(),
+        recovery.wal_replayed_bytes.into(),
+        recovery.startup_seconds.clone().into(),
     ];
     END.write(&args, |rows| {
         rows.first().map(|row| Ok((row.get(1)?, row.get(2)?))).transpose()

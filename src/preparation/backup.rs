@@ -253,13 +253,19 @@ impl Seen {
                 checks.add(
                     "system_identifier",
                     Status::Failed,
-                    format!("it is of the cluster {theirs}, and this is {ours}: no WAL of this cluster's archive fits it"),
+                    format!(
+                        "it is of the cluster {theirs}, and this is {ours}: no WAL of this cluster's archive fits it"
+                    ),
                 );
             }
             (None, Err(why)) if named.is_none() || !is_out_of_reach(tar) => {
                 checks.add("system_identifier", unread(tar), why);
             }
-            _ => checks.add("system_identifier", Status::Passed, format!("{ours}, as this cluster's")),
+            _ => checks.add(
+                "system_identifier",
+                Status::Passed,
+                format!("{ours}, as this cluster's"),
+            ),
         }
         self.version(tar, &control, checks);
         self.segment_size(&control, server, checks);

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use recovery::prepare::{Outside, Stretch, Target, nearest};
-use recovery::{BackupFact, BackupStatus, BackupType, Unusable, Usable, Verification, survey};
-use wal::{Lsn, SegmentName, Timeline};
+use recovery::{BackupFact, BackupStatus, BackupType, Unusable, Usable, Verification, Window, survey};
+use wal::{SegmentName, Timeline};
 
 use super::backup::Seen;
 use super::{Checks, Status};
@@ -80,21 +80,28 @@ impl Way {
                 }
             }
         }
-        let mut all = assessment.facts.clone();
-        all.backups.retain(|backup| backup.id != fact.id);
-        all.backups.push(fact.clone());
-        let verdict: Result<Usable, Unusable> = match survey(&all).backup(fact.id) {
+        let mut facts = assessment.facts.clone();
+        facts.backups.retain(|backup| backup.id != fact.id);
+        facts.backups.push(fact.clone());
+        let survey = survey(&facts);
+        let own = Assessment { facts, survey };
+        let verdict: Result<Usable, Unusable> = match own.survey.backup(fact.id) {
             Some(verdict) => verdict.clone(),
             None => Err(Unusable::RangeUnknown),
         };
         let stretch = match &verdict {
-            Ok(usable) => Some(Stretch {
-                backup_id: fact.id,
-                from_lsn: usable.consistent_at,
-                to_lsn: usable.reach,
-                from_time: consistent_by(server, &fact, usable)?,
-                to_time: last_commit(usable.reach_timeline, usable.reach)?,
-            }),
+            Ok(usable) => Some(stretch(
+                &own,
+                &Window {
+                    timeline: usable.reach_timeline,
+                    backup_id: fact.id,
+                    backups: vec![fact.id],
+                    from_lsn: usable.consistent_at,
+                    to_lsn: usable.reach,
+                    ended_by: usable.ended_by.clone(),
+                    is_current: false,
+                },
+            )?),
             Err(_) => None,
         };
         Ok(Self {
@@ -132,7 +139,7 @@ impl Way {
             }
         };
         let reached = stretch.reaches(target);
-        self.check_wal(usable, target, reached, checks);
+        self.check_wal(usable, stretch, target, reached, checks);
         match reached {
             Ok(()) => checks.add("target", Status::Passed, in_words(target, stretch)),
             Err(outside) => {
@@ -152,7 +159,14 @@ impl Way {
         self.check_timeline(server, usable, target, checks)
     }
 
-    fn check_wal(&self, usable: &Usable, target: Target, reached: Result<(), Outside>, checks: &mut Checks) {
+    fn check_wal(
+        &self,
+        usable: &Usable,
+        stretch: &Stretch,
+        target: Target,
+        reached: Result<(), Outside>,
+        checks: &mut Checks,
+    ) {
         let included = self.fact.as_ref().is_some_and(|fact| fact.wal_included);
         let own = match (included, &self.own_wal) {
             (true, _) if !self.seen => "by the ledger, the WAL that makes it consistent is inside it".to_owned(),
@@ -164,7 +178,7 @@ impl Way {
         };
         let reach = format!(
             "{own}; WAL follows without a break to LSN {}, ended by: {}",
-            usable.reach, usable.ended_by
+            stretch.to_lsn, usable.ended_by
         );
         let status = match (target, reached) {
             (_, Err(Outside::Behind)) => Status::Failed,
@@ -233,20 +247,7 @@ impl Way {
             .survey
             .windows
             .iter()
-            .map(|window| {
-                let backup = assessment
-                    .facts
-                    .backups
-                    .iter()
-                    .find(|backup| backup.id == window.backup_id);
-                Ok(Stretch {
-                    backup_id: window.backup_id,
-                    from_lsn: window.from_lsn,
-                    to_lsn: window.to_lsn,
-                    from_time: backup.and_then(|backup| backup.finished_at),
-                    to_time: last_commit(window.timeline, window.to_lsn)?,
-                })
-            })
+            .map(|window| stretch(assessment, window))
             .collect()
     }
 }
@@ -265,6 +266,7 @@ fn unrecorded(seen: &Seen, parent: Option<i64>) -> BackupFact {
         start: label.map(|label| label.start),
         end: None,
         finished_at: None,
+        size: None,
         status: BackupStatus::Completed,
         error: None,
         verification: Verification::Unverified,
@@ -272,24 +274,16 @@ fn unrecorded(seen: &Seen, parent: Option<i64>) -> BackupFact {
     }
 }
 
-/// A time at which the backup was consistent already: when it was recorded to end, else the last commit in the segment that it
-/// ends in.
-fn consistent_by(server: &Server, fact: &BackupFact, usable: &Usable) -> Result<Option<DateTime<Utc>>> {
-    match fact.finished_at {
-        Some(at) => Ok(Some(at)),
-        None => {
-            let last = SegmentName::containing(
-                usable.timeline,
-                usable.consistent_at.less(1),
-                server.format.segment_size,
-            );
-            last_commit(usable.timeline, last.end())
-        }
-    }
-}
-
-fn last_commit(timeline: Timeline, before: Lsn) -> Result<Option<DateTime<Utc>>> {
-    Ok(facts::last_commit_before(timeline, before)?.and_then(facts::moment))
+/// A window with its ends in LSN and time.
+fn stretch(assessment: &Assessment, window: &Window) -> Result<Stretch> {
+    let ends = assessment.ends(window)?;
+    Ok(Stretch {
+        backup_id: window.backup_id,
+        from_lsn: ends.from_lsn,
+        to_lsn: ends.to_lsn,
+        from_time: ends.from_time.and_then(facts::moment),
+        to_time: ends.to_time.and_then(facts::moment),
+    })
 }
 
 fn ends(target: Target, stretch: &Stretch) -> String {

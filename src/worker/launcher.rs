@@ -2,7 +2,7 @@
 
 use super::process;
 use crate::transaction::in_transaction;
-use crate::{settings, shmem};
+use crate::{life, settings, shmem};
 use pgrx::bgworkers::{BackgroundWorkerStatus, DynamicBackgroundWorker};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -23,6 +23,8 @@ pub extern "C-unwind" fn pg_backstop_launcher_main(_argument: pg_sys::Datum) {
     shmem::update(|status| status.launcher_pid = me);
     let mut launcher = Launcher::new();
     loop {
+        // The first process of the extension to run after a crash: the worker starts only when the database is there.
+        life::look();
         let pause = launcher.look_after_worker();
         process::wait(pause);
     }

@@ -5,13 +5,16 @@
 
 mod archive;
 mod launcher;
+mod lives;
 mod pace;
 mod process;
 mod restraint;
 mod samples;
 mod tick;
+pub mod watch;
 
 pub use process::{StartError, start_unattended};
+pub use samples::SAMPLE_EVERY;
 
 /// Registers the launcher; called from `_PG_init` while the postmaster loads its libraries.
 pub fn register() {

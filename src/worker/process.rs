@@ -1,7 +1,7 @@
 //! How the background processes are registered, what signals they answer, and how they wait.
 
 use crate::transaction::caught;
-use crate::{compat, settings};
+use crate::{compat, life, settings};
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
     SignalWakeFlags,
@@ -109,7 +109,7 @@ pub(super) fn answer_interrupts() {
     }
 }
 
-/// The tick, as the settings now have it.
+/// The tick, as the settings now have it, or less where something is about to happen.
 pub(super) fn wait_for_next_tick() {
-    wait(settings::check_interval());
+    wait(life::Life::patience(settings::check_interval()));
 }

@@ -1,6 +1,7 @@
 //! The worker's life: connect, then one tick after another until it is told to end.
 
 use super::archive::ArchiveDuty;
+use super::lives::{self, LifeDuty};
 use super::process;
 use super::samples::SampleDuty;
 use crate::error::Result;
@@ -101,6 +102,7 @@ unsafe extern "C-unwind" fn withdraw_identity(_code: std::ffi::c_int, _argument:
 #[derive(Default)]
 struct Worker {
     extension: Option<catalog::Extension>,
+    lives: LifeDuty,
     archive: ArchiveDuty,
     samples: SampleDuty,
     reported: String,
@@ -143,16 +145,19 @@ impl Worker {
             };
         }
         if extension.is_none() {
+            lives::let_pass(&server);
             return Ok(WorkerState::WaitingForExtension);
         }
+        // What it cannot do must not keep it from looking at the archive.
+        let lived = self.lives.tick(&server);
         if server.standby {
-            return Ok(WorkerState::Standby);
+            return lived.map(|()| WorkerState::Standby);
         }
         in_transaction(|| crate::api::backup::fail_abandoned_backups(settings::running_backup_timeout()))?;
         // Samples come second, and come even when the archive cannot be read: that is when exposure grows.
         let looked = self.archive.tick(&server);
         self.samples.tick(&server, self.archive.unverified())?;
-        looked.map(|()| WorkerState::Idle)
+        looked.and(lived).map(|()| WorkerState::Idle)
     }
 }
 

@@ -81,6 +81,12 @@ impl Archive {
         format!("cp \"%p\" \"{}/%f\"", self.directory.display())
     }
 
+    /// The `restore_command` that reads it.
+    #[must_use]
+    pub fn fetch_command(&self) -> String {
+        format!("cp \"{}/%f\" \"%p\"", self.directory.display())
+    }
+
     /// Where a file of this name is or would be.
     pub fn file(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.directory.join(name.as_ref())

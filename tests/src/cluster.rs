@@ -54,7 +54,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn empty(server: Server, settings: Settings, archive: Option<Archive>) -> Result<Self> {
+    pub(crate) fn empty(server: Server, settings: Settings, archive: Option<Archive>) -> Result<Self> {
         let scratch = Scratch::new()?;
         let archive = archive.unwrap_or_else(|| Archive::beside(scratch.path()));
         archive.make()?;
@@ -101,7 +101,11 @@ impl Cluster {
         Ok(standby)
     }
 
-    fn configure(&self) -> Result<()> {
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn configure(&self) -> Result<()> {
         let path = self.data().join("postgresql.conf");
         fs::write(&path, self.settings.file(self.socket(), &self.archive.command())?)?;
         process::give_to_server(&path)

@@ -424,7 +424,10 @@ fn what_takes_long_can_be_canceled() -> Result<()> {
     let tar = fs::File::create(path.join("base.tar"))?;
     let each = (8_u64 << 30) - 512;
     for number in 0..64 {
-        tar.write_all_at(&tar_header(&format!("base/1/{number}"), &format!("{each:011o}")), number * (each + 512))?;
+        tar.write_all_at(
+            &tar_header(&format!("base/1/{number}"), &format!("{each:011o}")),
+            number * (each + 512),
+        )?;
     }
     tar.set_len(64 * (each + 512))?;
     let began = Instant::now();

@@ -39,7 +39,9 @@ fn a_manifest_of_any_length_takes_little_memory() {
              \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"d0a1b2c3\" }}"
         ));
     }
-    manifest.put("\n],\n\"WAL-Ranges\": [\n{ \"Timeline\": 1, \"Start-LSN\": \"0/2000028\", \"End-LSN\": \"0/2000100\" }\n],\n");
+    manifest.put(
+        "\n],\n\"WAL-Ranges\": [\n{ \"Timeline\": 1, \"Start-LSN\": \"0/2000028\", \"End-LSN\": \"0/2000100\" }\n],\n",
+    );
     let checksum: String = manifest
         .hasher
         .finalize()

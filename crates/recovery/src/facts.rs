@@ -8,6 +8,9 @@ use archive::Status;
 use chrono::{DateTime, Utc};
 use wal::{Lsn, SegmentName, SegmentSize, Timeline, TimelineHistory};
 
+use crate::gaps::Need;
+use crate::rto::Rates;
+
 /// A word that is not in the list of its column.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{word}\" is no {column}; one is {known}")]
@@ -123,6 +126,8 @@ pub struct BackupFact {
     pub end: Option<Lsn>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
+    /// Its size in bytes, if that is on record.
+    pub size: Option<u64>,
     /// How it ended.
     pub status: BackupStatus,
     /// Why it failed.
@@ -227,8 +232,12 @@ pub struct Facts {
     pub flush: Option<Lsn>,
     /// Whether the server is a standby.
     pub is_standby: bool,
-    /// All backups that are not `expired`; expired ones do no harm.
+    /// All backups that are not `expired`, which do no harm; or those of an [`outline`](crate::outline), where they are many.
     pub backups: Vec<BackupFact>,
+    /// What each backup that counts needs, where `backups` does not hold them all.
+    pub needs: Option<Vec<Need>>,
+    /// How many completed backups are on record and not in `backups`.
+    pub unlisted: u64,
     /// What is not verified.
     pub broken: Vec<BrokenRun>,
     /// What is.
@@ -245,6 +254,6 @@ pub struct Facts {
     pub target_rpo: Option<Duration>,
     /// `target_rto`; none where there is no objective.
     pub target_rto: Option<Duration>,
-    /// The predicted duration of a recovery in seconds, where measurements allow one.
-    pub predicted_rto: Option<f64>,
+    /// What earlier recoveries took.
+    pub rates: Rates,
 }

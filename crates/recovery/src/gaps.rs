@@ -1,11 +1,13 @@
 //! Runs of segments that are not in order, and the backups that they break.
 
+use std::borrow::Cow;
+
 use archive::Status;
 use chrono::{DateTime, Utc};
-use wal::{Lsn, SegmentName};
+use wal::{Lsn, SegmentName, SegmentSize};
 
 use crate::backups::first_needed;
-use crate::facts::{BrokenRun, Facts};
+use crate::facts::{BackupFact, BrokenRun, Facts};
 use crate::path::Path;
 
 /// What can be done about a run, as `wal_archive_gaps.state` says it.
@@ -123,34 +125,64 @@ fn joined(facts: &Facts) -> Vec<Gap> {
     gaps
 }
 
-pub(crate) fn gaps(facts: &Facts, path: &Path<'_>, newest: Option<i64>) -> Vec<Gap> {
-    let first_needed: Vec<(i64, SegmentName, bool)> = facts
-        .backups
-        .iter()
-        .filter_map(|backup| {
-            let on_history = path.is_on_history(backup.timeline, backup.end?);
-            Some((backup.id, first_needed(backup, facts.size)?, on_history))
+/// What the recovery from a backup needs to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// The backup.
+    pub id: i64,
+    /// The first segment that it asks the archive for.
+    pub first: SegmentName,
+    /// Where the backup ends.
+    pub end: Lsn,
+}
+
+impl Need {
+    /// That of a backup; none if nobody would recover from it.
+    pub fn of(backup: &BackupFact, size: SegmentSize) -> Option<Self> {
+        Some(Self {
+            id: backup.id,
+            first: first_needed(backup, size)?,
+            end: backup.end?,
         })
+    }
+}
+
+pub(crate) fn gaps(facts: &Facts, path: &Path<'_>, newest: Option<i64>) -> Vec<Gap> {
+    let mut gaps = joined(facts);
+    if gaps.is_empty() {
+        return gaps;
+    }
+    let mut needs: Cow<'_, [Need]> = match &facts.needs {
+        Some(needs) => Cow::Borrowed(needs),
+        None => (facts.backups.iter())
+            .filter_map(|backup| Need::of(backup, facts.size))
+            .collect(),
+    };
+    if !needs.is_sorted_by_key(|need| need.id) {
+        needs.to_mut().sort_unstable_by_key(|need| need.id);
+    }
+    let on_history: Vec<bool> = needs
+        .iter()
+        .map(|need| path.is_on_history(need.first.timeline, need.end))
         .collect();
     // What lies ahead of the server is another one's.
     let is_asked_for = |gap: &Gap| path.asks_for(&gap.last) && facts.flush.is_none_or(|flush| gap.from_lsn() < flush);
-    let mut gaps = joined(facts);
     for gap in &mut gaps {
         let asked_for = is_asked_for(gap);
-        gap.affected_backups = first_needed
+        gap.affected_backups = needs
             .iter()
-            .filter(|(_, needed, on_history)| {
-                needed.number <= gap.last.number
-                    && if *on_history {
+            .zip(&on_history)
+            .filter(|(need, on_history)| {
+                need.first.number <= gap.last.number
+                    && if **on_history {
                         asked_for
                     } else {
-                        needed.timeline == gap.last.timeline
+                        need.first.timeline == gap.last.timeline
                     }
             })
-            .map(|(id, _, _)| *id)
+            .map(|(need, _)| need.id)
             .collect();
-        gap.affected_backups.sort_unstable();
-        gap.affects_newest = newest.is_some_and(|newest| gap.affected_backups.contains(&newest));
+        gap.affects_newest = newest.is_some_and(|newest| gap.affected_backups.binary_search(&newest).is_ok());
     }
     // Segments of a branch that no recovery from here takes are nobody's gap.
     gaps.retain(|gap| {

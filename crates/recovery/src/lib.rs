@@ -14,15 +14,22 @@
 #![forbid(unsafe_code)]
 
 pub mod backups;
+pub mod compliance;
+pub mod detected;
 pub mod facts;
 pub mod gaps;
+pub mod lives;
 pub mod objectives;
+pub mod outline;
 mod path;
+pub mod plan;
 pub mod prepare;
 pub mod protection;
 pub mod readiness;
+pub mod rto;
 pub mod schedule;
 mod sentence;
+mod stop_reason;
 pub mod windows;
 
 pub use backups::{Unusable, Usable};
@@ -30,9 +37,10 @@ pub use facts::{
     Archiver, ArchiverFailure, BackupFact, BackupStatus, BackupType, BrokenHistory, BrokenRun, Extent, Facts,
     UnknownWord, Verification, WorkerFact,
 };
-pub use gaps::{Gap, GapState};
+pub use gaps::{Gap, GapState, Need};
 pub use protection::{OldestCommit, Protection};
 pub use readiness::{Readiness, Reason, Verdict, assess};
+pub use rto::{Load, Measured, Prediction, Rates, Unpredictable};
 pub use windows::{EndedBy, Window};
 
 /// What can be recovered, and how far: everything that follows from the facts without looking at a clock or at WAL.
@@ -48,6 +56,8 @@ pub struct Survey {
     pub gaps: Vec<Gap>,
     /// Up to where commits are safe if this host dies now.
     pub protection: Protection,
+    /// How long a recovery to this moment would take, or why that cannot be said.
+    pub recovery_time: Result<Prediction, Unpredictable>,
 }
 
 impl Survey {
@@ -74,12 +84,14 @@ pub fn survey(facts: &Facts) -> Survey {
     let windows = windows::windows(&backups, newest_usable);
     let protection = protection::protection(facts, &backups, newest_usable);
     let gaps = gaps::gaps(facts, &path, newest_usable);
+    let recovery_time = rto::now(facts, newest_usable);
     Survey {
         backups,
         newest_usable,
         windows,
         gaps,
         protection,
+        recovery_time,
     }
 }
 

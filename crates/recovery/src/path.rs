@@ -176,4 +176,56 @@ impl Path<'_> {
     pub(crate) const fn segment(&self, timeline: Timeline, lsn: Lsn) -> SegmentName {
         SegmentName::containing(timeline, lsn, self.facts.size)
     }
+
+    /// Timelines of which something is verified, and from which number to behind which.
+    pub(crate) fn timelines(&self) -> impl Iterator<Item = (Timeline, u64, u64)> {
+        self.verified
+            .iter()
+            .filter_map(|(timeline, ranges)| Some((*timeline, ranges.first()?.0, ranges.last()?.1)))
+    }
+
+    /// The unbroken runs of verified segments in a stretch: half-open ranges of numbers, ascending.
+    pub(crate) fn unbroken(&self, stretch: &Stretch) -> Vec<(u64, u64)> {
+        let mut runs = Vec::new();
+        let mut from = *stretch;
+        while from.first <= stretch.last {
+            let (reached, stop) = self.along(&from);
+            if reached > from.first {
+                runs.push((from.first, reached));
+            }
+            from.first = match stop {
+                Some(Stop::Broken(_, run)) => run.last.number.max(reached).saturating_add(1),
+                Some(Stop::Unknown(_)) => self
+                    .verified
+                    .get(&stretch.timeline)
+                    .and_then(|ranges| ranges.get(ranges.partition_point(|range| range.0 <= reached)))
+                    .map_or(u64::MAX, |range| range.0),
+                _ => u64::MAX,
+            };
+            if from.first == u64::MAX {
+                break;
+            }
+        }
+        runs
+    }
+
+    /// The unbroken runs along the server's own history, as far as a recovery would get from one timeline into the next.
+    pub(crate) fn unbroken_history(&self) -> Vec<(u64, u64)> {
+        let size = self.facts.size;
+        let Some(first) = self.timelines().map(|(_, first, _)| first).min() else {
+            return Vec::new();
+        };
+        let from = Lsn(first.saturating_mul(size.bytes()));
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for stretch in expected(&self.facts.history, size, from, self.end) {
+            let is_known = !(self.facts.broken_histories.iter()).any(|history| history.timeline == stretch.timeline);
+            for run in self.unbroken(&stretch) {
+                match runs.last_mut() {
+                    Some(last) if last.1 == run.0 && (is_known || run.0 > stretch.first) => last.1 = run.1,
+                    _ => runs.push(run),
+                }
+            }
+        }
+        runs
+    }
 }

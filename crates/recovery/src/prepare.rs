@@ -24,7 +24,7 @@ pub struct Stretch {
     pub backup_id: i64,
     /// Where that is consistent.
     pub from_lsn: Lsn,
-    /// How far WAL follows.
+    /// How far WAL follows: the greatest `recovery_target_lsn`.
     pub to_lsn: Lsn,
     /// When the backup was consistent, at the latest; none where nothing tells.
     pub from_time: Option<DateTime<Utc>>,

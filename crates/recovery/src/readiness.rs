@@ -10,6 +10,7 @@ use crate::backups::Unusable;
 use crate::facts::{BackupFact, BackupStatus, Facts};
 use crate::gaps::{Gap, GapState};
 use crate::protection::{OldestCommit, seconds_between};
+use crate::rto::Prediction;
 use crate::sentence::{backups, seconds, span};
 use crate::{Survey, Window};
 
@@ -71,7 +72,7 @@ pub struct Verdict {
 }
 
 /// How many gaps and how many unusable backups are named one by one.
-const NAMED: usize = 5;
+pub(crate) const NAMED: usize = 5;
 
 /// Judges what was found. `oldest` is the first commit in local WAL at or after `survey.protection.protected`.
 pub fn assess(facts: &Facts, survey: &Survey, oldest: &OldestCommit) -> Verdict {
@@ -111,7 +112,7 @@ impl Reasons {
 }
 
 /// A worker that has not been heard of for three of its ticks is not looking; the floor leaves room for a slow one.
-fn stale_after(check_interval: Duration) -> Duration {
+pub fn stale_after(check_interval: Duration) -> Duration {
     check_interval.saturating_mul(3).max(Duration::from_secs(30))
 }
 
@@ -232,8 +233,10 @@ fn usable_backups(facts: &Facts, survey: &Survey, reasons: &mut Reasons) {
             for (backup, why) in unusable.iter().take(NAMED) {
                 sentence.push_str(&format!(" backup {}: {};", backup.id, why));
             }
-            if unusable.len() > NAMED {
-                sentence.push_str(&format!(" and {} more;", unusable.len() - NAMED));
+            let others = u64::try_from(unusable.len().saturating_sub(NAMED)).unwrap_or(u64::MAX);
+            let others = others.saturating_add(facts.unlisted);
+            if others > 0 {
+                sentence.push_str(&format!(" and {others} more;"));
             }
             let waiting = unusable.iter().any(|(_, why)| why.is_waiting());
             sentence.push_str(if waiting {
@@ -333,11 +336,10 @@ fn gap_sentence(gap: &Gap, place: &str, newest: Option<i64>) -> String {
         (GapState::Lost, _) => gap.status.to_string(),
     };
     what.push_str(&format!(" {is} {trouble}"));
-    let affected: Vec<i64> = gap.affected_backups.clone();
     what.push_str(&format!(
         ": nothing from {} on can be recovered with {}",
         gap.from_lsn(),
-        backups(&affected)
+        backups(&gap.affected_backups)
     ));
     if let Some(newest) = newest.filter(|_| !gap.affects_newest) {
         what.push_str(&format!(
@@ -388,7 +390,7 @@ fn objectives(facts: &Facts, survey: &Survey, oldest: &OldestCommit, rpo: Option
             ),
         );
     }
-    if let (Some(rto), Some(target)) = (facts.predicted_rto, facts.target_rto)
+    if let (Ok(rto), Some(target)) = (survey.recovery_time.as_ref().map(Prediction::seconds), facts.target_rto)
         && rto > target.as_secs_f64()
     {
         reasons.add(

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 /// A duration as people say it: `45 s`, `12 min`, `3 h 20 min`, `9 days`.
 pub(crate) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -18,6 +20,24 @@ pub(crate) fn span(duration: Duration) -> String {
 /// The same for a number of seconds that may be anything.
 pub(crate) fn seconds(seconds: f64) -> String {
     span(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+}
+
+/// A moment as PostgreSQL reads and shows it, in UTC: `2026-11-21 15:38:17.123456+00`.
+pub(crate) fn moment(at: DateTime<Utc>) -> String {
+    format!("{}+00", at.format("%Y-%m-%d %H:%M:%S%.6f"))
+}
+
+/// A number of bytes as people say it: `512 bytes`, `35 MB`, `2.4 GB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const KB: u64 = 1 << 10;
+    const MB: u64 = 1 << 20;
+    const GB: u64 = 1 << 30;
+    match bytes {
+        GB.. => format!("{}.{} GB", bytes / GB, bytes % GB * 10 / GB),
+        MB.. => format!("{} MB", bytes / MB),
+        KB.. => format!("{} kB", bytes / KB),
+        _ => format!("{bytes} bytes"),
+    }
 }
 
 /// `backup 3`, `backups 3 and 4`, `backups 3, 4, 5 and 12 more`.

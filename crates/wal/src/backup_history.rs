@@ -117,6 +117,33 @@ impl BackupHistory {
     }
 }
 
+/// What `backup_label` says of the backup that a server was restored from; the server keeps it as `backup_label.old`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupLabel {
+    /// Where replay began: the redo point of the backup's checkpoint.
+    pub start_lsn: Lsn,
+    /// The label that the backup was given.
+    pub label: String,
+}
+
+impl BackupLabel {
+    /// Reads a `backup_label`.
+    ///
+    /// # Errors
+    /// When the position is missing or unreadable, or the file is longer than [`BackupHistory::MAX_BYTES`].
+    pub fn parse(content: impl AsRef<[u8]>) -> Result<Self, BackupHistoryError> {
+        let content = content.as_ref();
+        if content.len() > BackupHistory::MAX_BYTES {
+            return Err(BackupHistoryError::TooLong { bytes: content.len() });
+        }
+        let lines: Vec<&[u8]> = content.split(|byte| *byte == b'\n').collect();
+        Ok(Self {
+            start_lsn: wal_location(&lines, "START WAL LOCATION")?.0,
+            label: optional(&lines, "LABEL").unwrap_or_default(),
+        })
+    }
+}
+
 fn optional(lines: &[&[u8]], field: &'static str) -> Option<String> {
     lines
         .iter()
@@ -193,6 +220,22 @@ STOP TIMELINE: 2
         );
         assert_eq!(backup.stop_time.as_deref(), Some("2025-03-04 05:06:09 CET"));
         assert_eq!(backup.incremental_from, None);
+    }
+
+    #[test]
+    fn a_backup_label_has_no_end_yet() {
+        let content = SAMPLE
+            .lines()
+            .filter(|line| !line.starts_with("STOP "))
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert!(BackupHistory::parse(&content).is_err());
+        let label = BackupLabel::parse(&content).unwrap();
+        assert_eq!(
+            (label.start_lsn, label.label.as_str()),
+            (Lsn(0x200_0028), "pg_basebackup base backup")
+        );
+        assert!(BackupLabel::parse("LABEL: x\n").is_err());
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub struct Commit {
     pub end: Lsn,
     /// The replication origin that it was made under, where there was one.
     pub origin: Option<u16>,
+    /// The transaction's number, without its epoch. None of a prepared transaction whose record names it too far behind lists of
+    /// subtransactions or of changes to the catalog.
+    pub xid: Option<u32>,
 }
 
 /// How far a scan has come.
@@ -289,13 +292,14 @@ fn commit(record: &Record<'_>) -> Option<Commit> {
             origin: Some(DO_NOT_REPLICATE),
             ..
         } => None,
-        Meaning::Commit { at, origin } => Some(Commit {
+        Meaning::Commit { at, origin, xid } => Some(Commit {
             at,
             lsn: record.start,
             end: record.end,
             origin,
+            xid,
         }),
-        Meaning::RestorePoint { .. } | Meaning::OverwriteContrecord { .. } => None,
+        Meaning::Abort { .. } | Meaning::RestorePoint { .. } | Meaning::OverwriteContrecord { .. } => None,
     }
 }
 

@@ -49,8 +49,9 @@ mod stream;
 mod timelines;
 mod timestamp;
 mod verifier;
+mod xid;
 
-pub use backup_history::{BackupHistory, BackupHistoryError};
+pub use backup_history::{BackupHistory, BackupHistoryError, BackupLabel};
 pub use commits::{Commit, CommitScanner, ScanError, ScanProgress, scan_commits};
 pub use format::{BlockSizeError, Major, WalFormat};
 pub use handover::{Handover, HandoverError};
@@ -60,4 +61,5 @@ pub use problem::{Fault, Problem, Status};
 pub use reading::{SegmentReader, verify_reader};
 pub use segment::{SegmentName, SegmentNameError, SegmentSize, SegmentSizeError, WalFileName};
 pub use timestamp::PgTimestamp;
-pub use verifier::{Hashing, RestorePoint, SegmentOutcome, SegmentSummary, SegmentVerifier};
+pub use verifier::{Hashing, RestorePoint, SegmentOutcome, SegmentSummary, SegmentVerifier, SoundHead};
+pub use xid::XidRange;

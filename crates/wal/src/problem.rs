@@ -88,6 +88,22 @@ problems! {
     WrongVersion = "wrong_version", Foreign;
 }
 
+impl Problem {
+    /// Whether recovery replays the segment up to the fault and stops there. Of a file that is not whole, or is another one, it
+    /// replays nothing.
+    #[must_use]
+    pub const fn is_met_in_replay(self) -> bool {
+        matches!(
+            self,
+            Self::BadPageHeader
+                | Self::BadPageAddress
+                | Self::BadRecordLength
+                | Self::BadRecordLink
+                | Self::BadRecordCrc
+        )
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

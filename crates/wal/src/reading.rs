@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use crate::commits::Commit;
 use crate::verifier::{SegmentOutcome, SegmentVerifier};
 
 /// Reads segments, one after the other, through one buffer.
@@ -28,8 +29,19 @@ impl SegmentReader {
     /// error becomes the problem `unreadable`.
     pub fn verify(
         &mut self,
+        reader: impl Read,
+        verifier: SegmentVerifier,
+        on_chunk: &mut dyn FnMut(usize),
+    ) -> SegmentOutcome {
+        self.verify_with(reader, verifier, &mut |_| {}, on_chunk)
+    }
+
+    /// The same, and tells `on_commit` of every commit that ends in the segment, in WAL order.
+    pub fn verify_with(
+        &mut self,
         mut reader: impl Read,
         mut verifier: SegmentVerifier,
+        on_commit: &mut dyn FnMut(&Commit),
         on_chunk: &mut dyn FnMut(usize),
     ) -> SegmentOutcome {
         let size = verifier.name.size.bytes();
@@ -37,7 +49,7 @@ impl SegmentReader {
             match reader.read(&mut self.chunk) {
                 Ok(0) => break,
                 Ok(length) => {
-                    verifier.feed(self.chunk.get(..length).unwrap_or_default());
+                    verifier.feed_with(self.chunk.get(..length).unwrap_or_default(), on_commit);
                     on_chunk(length);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

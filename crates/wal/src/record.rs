@@ -27,7 +27,13 @@ const RMGR_INFO: u8 = 0xF0;
 /// XLOG_XACT_OPMASK.
 const XACT_OPERATION: u8 = 0x70;
 const XACT_COMMIT: u8 = 0x00;
+const XACT_ABORT: u8 = 0x20;
 const XACT_COMMIT_PREPARED: u8 = 0x30;
+const XACT_ABORT_PREPARED: u8 = 0x40;
+/// XLOG_XACT_HAS_INFO: an xl_xact_xinfo follows the time.
+const XACT_HAS_INFO: u8 = 0x80;
+/// FirstNormalTransactionId (transam.h).
+const FIRST_NORMAL_XID: u32 = 3;
 /// MAXFNAMELEN: bytes for a restore point's name.
 const RESTORE_POINT_NAME: usize = 64;
 
@@ -35,6 +41,8 @@ const RESTORE_POINT_NAME: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordHeader {
     pub total_length: u32,
+    /// xl_xid: the transaction that wrote it; 0 for none.
+    pub xid: u32,
     pub previous: Lsn,
     pub info: u8,
     pub resource_manager: u8,
@@ -48,10 +56,10 @@ impl RecordHeader {
             l1,
             l2,
             l3,
-            _,
-            _,
-            _,
-            _,
+            x0,
+            x1,
+            x2,
+            x3,
             p0,
             p1,
             p2,
@@ -71,6 +79,7 @@ impl RecordHeader {
         ] = *bytes;
         Self {
             total_length: u32::from_ne_bytes([l0, l1, l2, l3]),
+            xid: u32::from_ne_bytes([x0, x1, x2, x3]),
             previous: Lsn(u64::from_ne_bytes([p0, p1, p2, p3, p4, p5, p6, p7])),
             info,
             resource_manager,
@@ -106,6 +115,11 @@ pub(crate) enum Meaning {
     Commit {
         at: Option<PgTimestamp>,
         origin: Option<u16>,
+        xid: Option<u32>,
+    },
+    /// Of interest for its time only: a recovery to a time stops before an abort as it does before a commit.
+    Abort {
+        at: Option<PgTimestamp>,
     },
     RestorePoint {
         name: String,
@@ -126,11 +140,27 @@ impl Record<'_> {
                 Some(Meaning::Commit {
                     at: timestamp(data),
                     origin,
+                    xid: self.committed_xid(data),
+                })
+            }
+            RM_XACT if matches!(self.header.info & XACT_OPERATION, XACT_ABORT | XACT_ABORT_PREPARED) => {
+                Some(Meaning::Abort {
+                    at: timestamp(self.main_data().1),
                 })
             }
             RM_XLOG => self.meaning_of_xlog(),
             _ => None,
         }
+    }
+
+    /// Which transaction the commit is of. COMMIT PREPARED is written by another one, so that its own number is in the body.
+    fn committed_xid(&self, data: &[u8]) -> Option<u32> {
+        let xid = match self.header.info & XACT_OPERATION {
+            XACT_COMMIT_PREPARED if self.header.info & XACT_HAS_INFO == 0 => None,
+            XACT_COMMIT_PREPARED => prepared_xid(data),
+            _ => Some(self.header.xid),
+        };
+        xid.filter(|xid| *xid >= FIRST_NORMAL_XID)
     }
 
     fn meaning_of_xlog(&self) -> Option<Meaning> {
@@ -189,6 +219,28 @@ impl Record<'_> {
 fn bounded(data: Option<&[u8]>, length: usize) -> &[u8] {
     let data = data.unwrap_or_default();
     data.get(..length).unwrap_or(data)
+}
+
+/// The number of the prepared transaction in a commit record's body (ParseCommitRecord, xactdesc.c), where it lies within what is
+/// kept of the body: behind the lists of subtransactions, files and invalidations, which can be long.
+fn prepared_xid(data: &[u8]) -> Option<u32> {
+    const DATABASE: u32 = 1; // XACT_XINFO_HAS_DBINFO
+    const TWOPHASE: u32 = 1 << 4; // XACT_XINFO_HAS_TWOPHASE
+    const DROPPED_STATS: u32 = 1 << 8; // XACT_XINFO_HAS_DROPPED_STATS, of items whose size depends on the major
+    // XACT_XINFO_HAS_SUBXACTS, _RELFILELOCATORS, _INVALS: a count each, and items of so many bytes, in this order.
+    const LISTS: [(u32, usize); 3] = [(1 << 1, 4), (1 << 2, 12), (1 << 3, 16)];
+    let has = u32_at(data, 8)?;
+    if has & TWOPHASE == 0 || has & DROPPED_STATS != 0 {
+        return None;
+    }
+    let mut at = if has & DATABASE == 0 { 12 } else { 20_usize };
+    for (list, item) in LISTS {
+        if has & list != 0 {
+            let items = usize::try_from(u32_at(data, at)?).ok()?;
+            at = at.checked_add(4)?.checked_add(items.checked_mul(item)?)?;
+        }
+    }
+    u32_at(data, at)
 }
 
 /// The time that such records start with, when it is one.

@@ -18,6 +18,7 @@ use crate::segment::SegmentName;
 use crate::stream::{State, Stream};
 use crate::timelines::Timelines;
 use crate::timestamp::PgTimestamp;
+use crate::xid::XidRange;
 
 /// Whether the bytes are hashed on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,13 @@ pub struct SegmentSummary {
     pub first_commit_at: Option<PgTimestamp>,
     /// When the last of them in WAL order was committed.
     pub last_commit_at: Option<PgTimestamp>,
+    /// The latest time of any commit or abort in it. They are not in order of their times, not even without a clock that was
+    /// set; a recovery to a time stops at the first that is later (recoveryStopsBefore, xlogrecovery.c).
+    pub latest_xact_at: Option<PgTimestamp>,
+    /// The start of the last record that ends in it: the greatest `recovery_target_lsn` that it can serve.
+    pub last_record: Option<Lsn>,
+    /// Between which numbers the transactions lie that they are of, both ends included; see [`XidRange`].
+    pub xids: Option<XidRange>,
     /// The restore points among them; the first [`SegmentVerifier::MAX_RESTORE_POINTS`].
     pub restore_points: Vec<RestorePoint>,
     /// The end of the last record, where a switch ended the segment early; else the segment's end.
@@ -62,6 +70,15 @@ pub struct SegmentSummary {
     pub handover: Handover,
 }
 
+/// What recovery still replays of a segment before it meets the fault in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoundHead {
+    /// The start of the last sound record.
+    pub last_record: Lsn,
+    /// When the last commit among the sound records was made.
+    pub last_commit_at: Option<PgTimestamp>,
+}
+
 /// What came of a segment file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentOutcome {
@@ -71,6 +88,9 @@ pub struct SegmentOutcome {
     pub sha256: [u8; 32],
     /// What the segment holds, or what is wrong with it.
     pub result: Result<SegmentSummary, Fault>,
+    /// Where a page or a record is at fault, the sound records before it, if there are any. A file of a wrong size, or of another
+    /// cluster, recovery does not replay at all.
+    pub sound_head: Option<SoundHead>,
 }
 
 /// Verifies one segment, fed in pieces of any size.
@@ -105,7 +125,10 @@ struct Tally {
     commits: u64,
     first_commit_at: Option<PgTimestamp>,
     last_commit_at: Option<PgTimestamp>,
+    latest_xact_at: Option<PgTimestamp>,
+    xids: Option<XidRange>,
     restore_points: Vec<RestorePoint>,
+    last_start: Option<Lsn>,
     last_end: Option<Lsn>,
 }
 
@@ -113,19 +136,26 @@ impl Tally {
     #[inline]
     fn count(&mut self, record: &Record<'_>, on_commit: &mut dyn FnMut(&Commit)) {
         self.records = self.records.saturating_add(1);
+        self.last_start = Some(record.start);
         self.last_end = Some(record.end);
         match record.meaning() {
-            Some(Meaning::Commit { at, origin }) => {
+            Some(Meaning::Commit { at, origin, xid }) => {
                 on_commit(&Commit {
                     at,
                     lsn: record.start,
                     end: record.end,
                     origin,
+                    xid,
                 });
                 self.commits = self.commits.saturating_add(1);
                 self.first_commit_at = self.first_commit_at.or(at);
                 self.last_commit_at = at.or(self.last_commit_at);
+                self.latest_xact_at = self.latest_xact_at.max(at);
+                if let Some(xid) = xid {
+                    self.xids = Some(self.xids.map_or(XidRange::of(xid), |range| range.with(xid)));
+                }
             }
+            Some(Meaning::Abort { at }) => self.latest_xact_at = self.latest_xact_at.max(at),
             Some(Meaning::RestorePoint { name, at })
                 if self.restore_points.len() < SegmentVerifier::MAX_RESTORE_POINTS =>
             {
@@ -273,11 +303,21 @@ impl SegmentVerifier {
                 .map(|hasher| hasher.finalize().into())
                 .unwrap_or_default(),
         );
+        let sound_head = self.tally.last_start.map(|last_record| SoundHead {
+            last_record,
+            last_commit_at: self.tally.last_commit_at,
+        });
         let result = match failure {
             Some(fault) => Err(fault),
             None => self.conclude(),
         };
-        SegmentOutcome { bytes, sha256, result }
+        let met_in_replay = result.as_ref().is_err_and(|fault| fault.problem.is_met_in_replay());
+        SegmentOutcome {
+            bytes,
+            sha256,
+            result,
+            sound_head: sound_head.filter(|_| met_in_replay),
+        }
     }
 
     fn conclude(self) -> Result<SegmentSummary, Fault> {
@@ -338,6 +378,9 @@ impl SegmentVerifier {
             commit_count: self.tally.commits,
             first_commit_at: self.tally.first_commit_at,
             last_commit_at: self.tally.last_commit_at,
+            latest_xact_at: self.tally.latest_xact_at,
+            last_record: self.tally.last_start,
+            xids: self.tally.xids,
             restore_points: self.tally.restore_points,
             end_of_data: self.tally.last_end.filter(|_| switched).unwrap_or(self.name.end()),
             switched,

@@ -266,3 +266,30 @@ fn the_first_fault_is_the_one_told() {
     bytes[100 * 8192] ^= 1;
     assert_eq!(fault_in(bench.name, &bytes, None).lsn, start);
 }
+
+#[test]
+fn what_recovery_still_replays_before_the_damage_is_told() {
+    let bench = bench();
+    let outcome = |bytes: &[u8]| {
+        let mut verifier = SegmentVerifier::new(&format(), bench.name, None, None);
+        verifier.feed(bytes);
+        verifier.finish()
+    };
+    let damaged = inner_record(&bench);
+    let mut bytes = bench.bytes.clone();
+    bytes[offset(damaged) + 30] ^= 0x10;
+    let head = outcome(&bytes).sound_head.unwrap();
+    assert!(head.last_record < damaged);
+    let whole = outcome(&bench.bytes);
+    assert!(whole.result.unwrap().last_record.unwrap() > damaged);
+    // The record that is damaged begins right behind the last sound one: nothing lies between.
+    let mut earlier = bench.bytes.clone();
+    earlier[offset(head.last_record) + 30] ^= 0x10;
+    assert_eq!(
+        fault_in(bench.name, &earlier, None).lsn,
+        head.last_record,
+        "the last sound record is a record"
+    );
+    let half = &bytes[..bytes.len() / 2];
+    assert_eq!(outcome(half).sound_head, None, "recovery takes no file of a wrong size");
+}

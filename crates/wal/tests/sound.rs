@@ -85,12 +85,14 @@ fn commits_count_and_aborts_do_not() {
     );
     writer.commit_from(4_500_000, 0xFFFF);
     writer.record(XACT, 0x40, &main_data(&9_i64.to_ne_bytes()));
+    writer.record(XACT, 0x20, &main_data(&9_000_000_i64.to_ne_bytes()));
     writer.switch();
     let summary = &verify_all(&writer)[0];
-    assert_eq!(summary.records, 7);
+    assert_eq!(summary.records, 8);
     assert_eq!(summary.commit_count, 3);
     assert_eq!(summary.first_commit_at, Some(PgTimestamp(5_000_000)));
     assert_eq!(summary.last_commit_at, Some(PgTimestamp(4_500_000)));
+    assert_eq!(summary.latest_xact_at, Some(PgTimestamp(9_000_000)));
 }
 
 #[test]

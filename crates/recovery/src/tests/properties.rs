@@ -71,7 +71,7 @@ fn a_broken_segment(switch: Switch) -> impl Strategy<Value = BrokenRun> {
 }
 
 /// A cluster that may have any trouble: segments 1 to `LAST - 1` are filled, `LAST` is being written.
-fn any_cluster() -> impl Strategy<Value = Facts> {
+pub fn any_cluster() -> impl Strategy<Value = Facts> {
     prop_oneof![
         Just(Switch(None)),
         (30_u32..280).prop_map(|s| Switch(Some(f64::from(s) / 10.0)))
@@ -143,7 +143,11 @@ fn any_cluster() -> impl Strategy<Value = Facts> {
                 if faults[3] {
                     facts.archiver.unreadable = Some("permission denied".to_owned());
                 }
-                facts.predicted_rto = faults[5].then_some(7200.0);
+                facts.rates = if faults[5] {
+                    restores_in(7200.0)
+                } else {
+                    Rates::default()
+                };
                 facts
             })
     })
@@ -294,7 +298,7 @@ proptest! {
             2 => mended.archiver.source = Ok("dir:/mnt/archive".to_owned()),
             3 => mended.archiver.unreadable = None,
             4 => mended.broken_histories.clear(),
-            5 => mended.predicted_rto = Some(60.0),
+            5 => mended.rates = restores_in(60.0),
             6 => mended.backups.retain(|b| b.status != BackupStatus::Failed),
             7 => mended.backups.iter_mut().for_each(|b| b.verification = Verification::Passed),
             _ => {

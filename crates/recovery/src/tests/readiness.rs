@@ -200,7 +200,7 @@ fn missed_objectives_are_told_with_both_numbers() {
     assert_eq!((verdict.status, verdict.rpo_seconds), (AtRisk, Some(1200.0)));
     verdict.says(AtRisk, &["last 20 min", "target_rpo, 5 min", "0/A000000"]);
     let mut facts = sound();
-    facts.predicted_rto = Some(7200.0);
+    facts.rates = restores_in(7200.0);
     facts.verdict().says(AtRisk, &["2 h", "target_rto, 60 min"]);
     facts.target_rto = None;
     assert_eq!(facts.verdict().status, Ready);

@@ -41,6 +41,7 @@ pub fn backup(id: i64, start: f64, end: f64) -> BackupFact {
         start: Some(at(start)),
         end: Some(at(end)),
         finished_at: Some(ago(86_400)),
+        size: Some(1 << 30),
         status: BackupStatus::Completed,
         error: None,
         verification: Verification::Unverified,
@@ -57,6 +58,8 @@ pub fn cluster(backups: Vec<BackupFact>) -> Facts {
         flush: Some(at(10.5)),
         is_standby: false,
         backups,
+        needs: None,
+        unlisted: 0,
         broken: Vec::new(),
         extents: vec![Extent {
             timeline: Timeline(1),
@@ -79,8 +82,20 @@ pub fn cluster(backups: Vec<BackupFact>) -> Facts {
         },
         target_rpo: Some(Duration::from_secs(300)),
         target_rto: Some(Duration::from_secs(3600)),
-        predicted_rto: None,
+        rates: Rates::default(),
     }
+}
+
+/// Rates by which a backup of 1 GB takes so long to restore, and nothing else takes any time.
+pub fn restores_in(seconds: f64) -> Rates {
+    Rates::of(&[Measured {
+        recovery: 1,
+        restored_bytes: Some(1 << 30),
+        restore_seconds: Some(seconds),
+        replayed_bytes: Some(1 << 62),
+        replay_seconds: Some(0.001),
+        startup_seconds: Some(0.0),
+    }])
 }
 
 pub fn broken(timeline: u32, number: u64, status: Status, problem: &str) -> BrokenRun {

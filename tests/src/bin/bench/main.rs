@@ -11,6 +11,7 @@ mod load;
 mod many_segments;
 mod measure;
 mod pgbench;
+mod recovery_time;
 mod repository;
 mod session;
 mod wal_files;
@@ -30,6 +31,7 @@ const PARTS: &[Part] = &[
     ("load", load::bench),
     ("many_segments", many_segments::bench),
     ("repository", repository::bench),
+    ("recovery_time", recovery_time::bench),
 ];
 
 fn main() -> ExitCode {

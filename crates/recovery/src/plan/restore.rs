@@ -1,0 +1,254 @@
+//! The commands that make a data directory of a backup, so that the server in it writes into nothing but its own copy.
+
+use super::shell::{below, each, word};
+use super::steps::{Copied, Link, Site, Tablespace};
+use super::{Destination, Refusal};
+
+/// Makes the data directory of the backups of a chain, full one first; of one backup where there is one.
+pub(super) fn restore(chain: &[Link], to: &Destination, site: &Site) -> Result<(String, Option<String>), Refusal> {
+    match chain {
+        [] => Ok((no_place(), None)),
+        [only] => match &only.copied {
+            Copied::Nowhere => Ok((no_place(), None)),
+            Copied::Unseen { path, why } => Ok((
+                format!(
+                    "Restore backup {} from {path}. It could not be looked at ({why}), so that it is taken for a plain copy \
+                     without links to other places; where it has some, this stops, since the restored server would write there.",
+                    only.backup
+                ),
+                Some(unseen(path, &to.path)?),
+            )),
+            Copied::Plain { path, tablespaces, wal } => Ok((
+                format!(
+                    "Restore backup {} from {path}{}. Nothing in the backup itself is changed.",
+                    only.backup,
+                    with_tablespaces(tablespaces)
+                ),
+                Some(plain(path, tablespaces, wal.as_deref(), to, site)?),
+            )),
+            Copied::Tar {
+                path,
+                base,
+                wal,
+                tablespaces,
+            } => Ok((
+                format!(
+                    "Unpack backup {} from {path}{}.",
+                    only.backup,
+                    with_tablespaces(tablespaces)
+                ),
+                Some(tar(path, base, wal.as_deref(), tablespaces, to, site)?),
+            )),
+        },
+        [.., last] => combine(chain, last, to, site),
+    }
+}
+
+fn no_place() -> String {
+    "Restore the backup into the data directory. Where it is, is not on record: see the label and the times of this backup in \
+     backup_history, and what took it."
+        .to_owned()
+}
+
+fn with_tablespaces(tablespaces: &[Tablespace]) -> &'static str {
+    if tablespaces.is_empty() {
+        ""
+    } else {
+        ", and its tablespaces into directories of their own"
+    }
+}
+
+/// Where a tablespace goes: to its own place when the server is replaced, beside the copy when there are two.
+fn place(tablespace: &Tablespace, to: &Destination, site: &Site) -> String {
+    let own = site
+        .tablespaces
+        .iter()
+        .find(|(oid, _)| *oid == tablespace.oid && !to.is_beside);
+    own.map_or_else(|| to.place_of_tablespace(tablespace.oid), |(_, place)| place.clone())
+}
+
+fn copy(from: &str, to: &str) -> Result<String, Refusal> {
+    Ok(format!("cp -a -- {} {}", below(from, ".")?, below(to, "")?))
+}
+
+fn private(directory: &str) -> Result<String, Refusal> {
+    let directory = word(directory)?;
+    Ok(format!("mkdir -p -- {directory} &&\nchmod 0700 -- {directory}"))
+}
+
+fn plain(
+    path: &str,
+    tablespaces: &[Tablespace],
+    wal: Option<&str>,
+    to: &Destination,
+    site: &Site,
+) -> Result<String, Refusal> {
+    let mut commands = vec![copy(path, &to.path)?];
+    for tablespace in tablespaces {
+        let place = place(tablespace, to, site);
+        let link = below(&to.path, &format!("pg_tblspc/{}", tablespace.oid))?;
+        commands.push(private(&place)?);
+        commands.push(copy(&tablespace.from, &place)?);
+        commands.push(format!("rm -rf -- {link}"));
+        commands.push(format!("ln -s -- {} {link}", word(&place)?));
+    }
+    // It would have the server make the links as they were where the backup was taken.
+    commands.push(format!("rm -f -- {}", below(&to.path, "tablespace_map")?));
+    if let Some(wal) = wal {
+        let own = below(&to.path, "pg_wal")?;
+        commands.push(format!("rm -f -- {own} &&\nmkdir -m 0700 -- {own}"));
+        commands.push(copy(wal, &format!("{}/pg_wal", to.path))?);
+    }
+    Ok(each(&commands))
+}
+
+fn unseen(path: &str, to: &str) -> Result<String, Refusal> {
+    let directory = word(to)?;
+    Ok(each(&[
+        copy(path, to)?,
+        format!(
+            "if [ -n \"$(find {directory} -maxdepth 2 -type l)\" ] || [ -e {} ]; then echo 'the backup has links to other places' >&2; false; fi",
+            below(to, "tablespace_map")?
+        ),
+    ]))
+}
+
+fn unpack(file: &str, to: &str) -> Result<String, Refusal> {
+    let how = match file.rsplit('.').next() {
+        Some("gz") => "-z ",
+        Some("lz4") => "-I lz4 ",
+        Some("zst") => "-I zstd ",
+        Some("bz2") => "-j ",
+        Some("xz") => "-J ",
+        _ => "",
+    };
+    Ok(format!("tar -x -p {how}-f {} -C {}", word(file)?, word(to)?))
+}
+
+fn tar(
+    path: &str,
+    base: &str,
+    wal: Option<&str>,
+    tablespaces: &[Tablespace],
+    to: &Destination,
+    site: &Site,
+) -> Result<String, Refusal> {
+    let inside = |name: &str| format!("{}/{name}", path.trim_end_matches('/'));
+    let mut commands = vec![unpack(&inside(base), &to.path)?];
+    let mut map = Vec::new();
+    for tablespace in tablespaces {
+        let place = place(tablespace, to, site);
+        commands.push(private(&place)?);
+        commands.push(unpack(&tablespace.from, &place)?);
+        map.push(word(&format!("{} {}", tablespace.oid, in_map(&place)))?);
+    }
+    if !map.is_empty() {
+        // The server makes the links from it (read_tablespace_map, xlogrecovery.c).
+        commands.push(format!(
+            "printf '%s\\n' {} > {}",
+            map.join(" "),
+            below(&to.path, "tablespace_map")?
+        ));
+    }
+    if let Some(wal) = wal {
+        let directory = format!("{}/pg_wal", to.path);
+        commands.push(private(&directory)?);
+        commands.push(unpack(&inside(wal), &directory)?);
+    }
+    Ok(each(&commands))
+}
+
+/// A path as tablespace_map has it (do_pg_backup_start, xlog.c).
+fn in_map(path: &str) -> String {
+    let mut escaped = String::with_capacity(path.len());
+    for character in path.chars() {
+        if matches!(character, '\n' | '\r' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
+fn combine(chain: &[Link], last: &Link, to: &Destination, site: &Site) -> Result<(String, Option<String>), Refusal> {
+    if site.major < 17 {
+        return Err(Refusal::NoCombining {
+            backup: last.backup,
+            major: site.major,
+        });
+    }
+    let mut commands = Vec::new();
+    let mut paths = Vec::new();
+    let mut unpacked = Vec::new();
+    let mut mappings = Vec::new();
+    for link in chain {
+        match &link.copied {
+            Copied::Nowhere => {
+                return Ok((
+                    format!(
+                        "Put the chain of backups {} together with pg_combinebackup, the full one first. Where backup {} is, is \
+                         not on record.",
+                        ids(chain),
+                        link.backup
+                    ),
+                    None,
+                ));
+            }
+            Copied::Plain { path, .. } | Copied::Unseen { path, .. } => paths.push(word(path)?),
+            Copied::Tar { tablespaces, .. } if !tablespaces.is_empty() => {
+                return Err(Refusal::TarChain { backup: link.backup });
+            }
+            Copied::Tar { path, base, wal, .. } => {
+                let plain = format!("{}.backup-{}", to.path, link.backup);
+                let unpacking = Destination {
+                    path: plain.clone(),
+                    is_beside: true,
+                };
+                commands.push(private(&plain)?);
+                commands.push(tar(path, base, wal.as_deref(), &[], &unpacking, site)?);
+                // It is not in the tar file.
+                commands.push(format!(
+                    "cp -a -- {} {}",
+                    below(path, "backup_manifest")?,
+                    below(&plain, "")?
+                ));
+                paths.push(word(&plain)?);
+                unpacked.push(word(&plain)?);
+            }
+        }
+    }
+    if let Copied::Plain { tablespaces, .. } = &last.copied {
+        for tablespace in tablespaces {
+            let mapping = format!(
+                "{}={}",
+                in_mapping(&tablespace.from),
+                in_mapping(&place(tablespace, to, site))
+            );
+            mappings.push(format!(" -T {}", word(&mapping)?));
+        }
+    }
+    commands.push(format!(
+        "{} {} -o {}{}",
+        below(&site.bindir, "pg_combinebackup")?,
+        paths.join(" "),
+        word(&to.path)?,
+        mappings.concat()
+    ));
+    if !unpacked.is_empty() {
+        commands.push(format!("rm -rf -- {}", unpacked.join(" ")));
+    }
+    Ok((
+        format!("Put the chain of backups {} together, the full one first.", ids(chain)),
+        Some(each(&commands)),
+    ))
+}
+
+/// An equals sign within a path must not end it.
+fn in_mapping(path: &str) -> String {
+    path.replace('=', "\\=")
+}
+
+fn ids(chain: &[Link]) -> String {
+    let ids: Vec<String> = chain.iter().map(|link| link.backup.to_string()).collect();
+    ids.join(", ")
+}

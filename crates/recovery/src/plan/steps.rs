@@ -1,0 +1,497 @@
+//! The steps of a recovery, with commands for a shell, for the server's own major version.
+
+use chrono::{DateTime, Utc};
+
+use super::restore::restore;
+use super::settings::{SPENT, of_a_copy, of_recovery};
+use super::shell::{append, below, each, literal, word};
+use super::{Choice, Destination, Refusal, Stop, Tool};
+use crate::sentence::{moment, seconds, size, span};
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What is done, and why.
+    pub action: String,
+    /// For a shell; none where there is nothing to run, or not enough is known.
+    pub command: Option<String>,
+}
+
+/// `recovery_target_action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The server takes writes as soon as the target is reached.
+    Promote,
+    /// It waits at the target, so that somebody can look before that.
+    Pause,
+}
+
+impl Action {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Promote => "promote",
+            Self::Pause => "pause",
+        }
+    }
+}
+
+/// The running server, as far as the steps depend on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// Its major version.
+    pub major: u32,
+    /// Where its programs are.
+    pub bindir: String,
+    /// Its data directory.
+    pub data_directory: String,
+    /// Its configuration file, where that lies outside of the data directory.
+    pub config_file: Option<String>,
+    /// Its port.
+    pub port: u16,
+    /// The directory of its socket; none where it has no socket.
+    pub socket: Option<String>,
+    /// The role that initdb made: who may surely connect after a recovery.
+    pub superuser: String,
+    /// The database that the extension is in.
+    pub database: String,
+    /// The schema that the extension is in, quoted for SQL.
+    pub schema: String,
+    /// Its tablespaces and where they are.
+    pub tablespaces: Vec<(u32, String)>,
+}
+
+/// What lies on disk of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copied {
+    /// Where it is, is not on record.
+    Nowhere,
+    /// It could not be looked at.
+    Unseen {
+        /// Its path.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// A data directory.
+    Plain {
+        /// Its path.
+        path: String,
+        /// Its tablespaces, with the directory that each was copied to.
+        tablespaces: Vec<Tablespace>,
+        /// Where its pg_wal is, if that is a link.
+        wal: Option<String>,
+    },
+    /// What `pg_basebackup --format=tar` writes.
+    Tar {
+        /// The directory.
+        path: String,
+        /// The name of the data directory's file.
+        base: String,
+        /// The name of pg_wal's.
+        wal: Option<String>,
+        /// Its tablespaces, with the path of each one's file.
+        tablespaces: Vec<Tablespace>,
+    },
+}
+
+/// A tablespace in a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tablespace {
+    /// Its OID.
+    pub oid: u32,
+    /// Where the backup has it.
+    pub from: String,
+}
+
+/// One backup of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its id.
+    pub backup: i64,
+    /// What lies on disk of it.
+    pub copied: Copied,
+}
+
+/// All that the steps tell of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Account {
+    /// How the target is reached.
+    pub choice: Choice,
+    /// The backup and what it builds on, the full one first.
+    pub chain: Vec<Link>,
+    /// The tool that keeps it, if one does.
+    pub tool: Option<Tool>,
+    /// When it was consistent.
+    pub backup_at: Option<DateTime<Utc>>,
+    /// Now.
+    pub now: DateTime<Utc>,
+    /// Where to.
+    pub to: Destination,
+    /// What fetches WAL; none where nothing says how.
+    pub restore_command: Option<String>,
+    /// At the target.
+    pub action: Action,
+    /// How long a recovery is predicted to take, in seconds.
+    pub predicted: Option<f64>,
+}
+
+/// The steps, in order. Their commands are for bash, in one session, as the user that the server runs as.
+///
+/// # Errors
+/// Where the backup cannot be restored on this server.
+pub fn steps(account: &Account, site: &Site) -> Result<Vec<Step>, Refusal> {
+    let writer = Writer { account, site };
+    let mut steps = vec![writer.summary(), writer.note_the_time()];
+    steps.extend(writer.make_room()?);
+    steps.push(writer.restore()?);
+    steps.extend(writer.rescue_wal()?);
+    steps.push(writer.configure()?);
+    steps.push(writer.start()?);
+    if account.action == Action::Pause && account.choice.stop != Stop::End {
+        steps.push(writer.wait_for_pause()?);
+        steps.push(writer.show()?);
+        steps.push(writer.resume()?);
+        steps.push(writer.wait()?);
+    } else {
+        steps.push(writer.wait()?);
+        steps.push(writer.show()?);
+    }
+    steps.extend(writer.clean()?);
+    steps.push(writer.record()?);
+    Ok(steps)
+}
+
+/// What is known of a moment that a recovery is to reach, in one clause.
+fn aim(choice: &Choice) -> String {
+    let side = if choice.inclusive {
+        "up to and with"
+    } else {
+        "up to, and without,"
+    };
+    match &choice.stop {
+        Stop::End => "to the end of the archived WAL".to_owned(),
+        Stop::Time(time) => format!("{side} {}", moment(*time)),
+        Stop::Lsn(lsn) => format!("{side} the record at LSN {lsn}"),
+        Stop::Name(name) => format!("up to the restore point \"{name}\""),
+        Stop::Xid(xid) => format!("{side} the commit of transaction {xid}"),
+    }
+}
+
+struct Writer<'a> {
+    account: &'a Account,
+    site: &'a Site,
+}
+
+fn step(action: impl Into<String>, command: String) -> Step {
+    Step {
+        action: action.into(),
+        command: Some(command),
+    }
+}
+
+impl Writer<'_> {
+    fn program(&self, name: &str) -> Result<String, Refusal> {
+        below(&self.site.bindir, name)
+    }
+
+    fn directory(&self) -> Result<String, Refusal> {
+        word(&self.account.to.path)
+    }
+
+    /// What was there before.
+    fn moved(&self, path: &str) -> String {
+        format!("{path}.before-recovery-{}", self.account.now.format("%Y%m%dT%H%M%SZ"))
+    }
+
+    fn summary(&self) -> Step {
+        let (account, choice) = (self.account, &self.account.choice);
+        let age = account.backup_at.map_or_else(String::new, |at| {
+            let age = account.now.signed_duration_since(at).to_std().unwrap_or_default();
+            format!(", which is {} old", span(age))
+        });
+        let wal = choice.stop_lsn.map_or_else(
+            || "WAL".to_owned(),
+            |lsn| format!("about {} of WAL", size(lsn.bytes_since(choice.start))),
+        );
+        let duration = match account.predicted {
+            Some(predicted) => format!("A recovery is predicted to take {}.", seconds(predicted)),
+            None => "How long it takes is not known: no recovery was measured on this cluster.".to_owned(),
+        };
+        let newer = choice.newer_without_place.map_or_else(String::new, |newer| {
+            format!(" Backup {newer} is newer, but where it is, is not on record.")
+        });
+        Step {
+            action: format!(
+                "Backup {}{age} is restored, and {wal} from LSN {} on is replayed on timeline {}, {}. All of it was read and \
+                 verified, record by record. {duration}{newer} Run the commands in one session of bash, as the user that the \
+                 server runs as.",
+                choice.backup,
+                choice.start,
+                choice.timeline,
+                aim(choice)
+            ),
+            command: None,
+        }
+    }
+
+    fn note_the_time(&self) -> Step {
+        step(
+            "Note when the recovery begins.",
+            "BACKSTOP_STARTED=$(date -u +%Y-%m-%dT%H:%M:%SZ)".to_owned(),
+        )
+    }
+
+    fn make_room(&self) -> Result<Vec<Step>, Refusal> {
+        let directory = self.directory()?;
+        if self.account.to.is_beside {
+            return Ok(vec![step(
+                "Make the new data directory, which must be empty. The running server goes on beside it.",
+                each(&[
+                    format!("mkdir -p -- {directory}"),
+                    format!("chmod 0700 -- {directory}"),
+                    format!(
+                        "if [ -n \"$(ls -A -- {directory})\" ]; then echo {directory}' is not empty' >&2; false; fi"
+                    ),
+                ]),
+            )]);
+        }
+        let control = self.program("pg_ctl")?;
+        let mut commands = vec![format!(
+            "mv -T -- {directory} {}",
+            word(&self.moved(&self.account.to.path))?
+        )];
+        commands.push(format!("mkdir -m 0700 -- {directory}"));
+        for (_, place) in &self.site.tablespaces {
+            commands.push(format!("mv -T -- {} {}", word(place)?, word(&self.moved(place))?));
+            commands.push(format!("mkdir -m 0700 -- {}", word(place)?));
+        }
+        Ok(vec![
+            step(
+                "Stop the server, if it still runs. Where a service manager would start it again, stop it through that.",
+                format!(
+                    "if {control} status -D {directory} > /dev/null; then {control} stop -D {directory} -m fast -w -t 3600; fi"
+                ),
+            ),
+            step(
+                "Move away what is there, and keep it until all is well. Where a directory is a mount point, move what is in it.",
+                each(&commands),
+            ),
+        ])
+    }
+
+    fn restore(&self) -> Result<Step, Refusal> {
+        let (action, command) = match &self.account.tool {
+            Some(tool) => tool.restore(&self.account.choice, &self.account.to, self.account.action)?,
+            None => restore(&self.account.chain, &self.account.to, self.site)?,
+        };
+        Ok(Step { action, command })
+    }
+
+    /// What the server had not archived yet is in its own pg_wal, which no plan can know to be whole.
+    fn rescue_wal(&self) -> Result<Option<Step>, Refusal> {
+        if self.account.to.is_beside || self.account.choice.stop != Stop::End {
+            return Ok(None);
+        }
+        let from = format!("{}/pg_wal", self.moved(&self.account.to.path));
+        let to = below(&self.account.to.path, "pg_wal/")?;
+        Ok(Some(step(
+            "Add the WAL that was not archived yet, so that recovery goes on to the last commit.",
+            format!(
+                "for file in {}????????????????????????; do\n  [ ! -f \"$file\" ] || [ -e {to}\"${{file##*/}}\" ] || cp -a -- \"$file\" {to}\ndone",
+                below(&from, "")?
+            ),
+        )))
+    }
+
+    fn configure(&self) -> Result<Step, Refusal> {
+        let account = self.account;
+        let path = &account.to.path;
+        let by_tool = account.tool.as_ref().is_some_and(Tool::configures_recovery);
+        let mut lines = Vec::new();
+        if !by_tool {
+            lines = of_recovery(&account.choice, account.restore_command.as_deref(), account.action)?;
+        }
+        if account.to.is_beside {
+            let (sockets, port) = self.where_it_answers();
+            lines.extend(of_a_copy(self.site, &sockets, port)?);
+        }
+        let left_over = ["standby.signal", "postmaster.pid", "postmaster.opts"]
+            .iter()
+            .map(|name| below(path, name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut commands = vec![format!("rm -f -- {}", left_over.join(" "))];
+        commands.push(format!("touch -- {}", below(path, "recovery.signal")?));
+        let mut command = each(&commands);
+        if !lines.is_empty() {
+            command = format!(
+                "{command} &&\n{}",
+                append(&format!("{path}/postgresql.auto.conf"), &lines)?
+            );
+        }
+        let mut action = String::from("Tell the server to recover, and how far.");
+        if !by_tool && account.restore_command.is_none() {
+            action.push_str(
+                " Nothing says how WAL is fetched from the archive: add a restore_command to these settings before the next step.",
+            );
+        }
+        action.push_str(match (account.action, &account.choice.stop) {
+            (_, Stop::End) => " It takes writes once all WAL is replayed.",
+            (Action::Promote, _) => " It takes writes as soon as the target is reached.",
+            (Action::Pause, _) => {
+                " It waits at the target until it is told to go on, so that the data can be looked at."
+            }
+        });
+        action.push_str(if account.to.is_beside {
+            " This copy archives nothing, so that the archive stays the running server's alone, and answers on a socket in a \
+             directory of its own only."
+        } else {
+            " It archives as before, on a new timeline."
+        });
+        Ok(step(action, command))
+    }
+
+    /// The directory of the socket, and the port.
+    fn where_it_answers(&self) -> (String, u16) {
+        // UNIXSOCK_PATH_BUFLEN: what a socket's name may have, with "/.s.PGSQL.65535" and ".lock".
+        const LONGEST: usize = 107 - 20;
+        let site = self.site;
+        if !self.account.to.is_beside {
+            return (site.socket.clone().unwrap_or_else(|| "localhost".to_owned()), site.port);
+        }
+        if self.account.to.path.len() <= LONGEST {
+            return (self.account.to.path.clone(), site.port);
+        }
+        ("/tmp".to_owned(), site.port.checked_add(1).unwrap_or(5433))
+    }
+
+    fn start(&self) -> Result<Step, Refusal> {
+        let directory = self.directory()?;
+        let options = match &self.site.config_file {
+            None => String::new(),
+            Some(file) => {
+                // Read by the shell, and by the one that pg_ctl starts.
+                let inner = format!("-c config_file={} -c data_directory={directory}", word(file)?);
+                format!(" -o {}", word(&inner)?)
+            }
+        };
+        let log = word(&self.account.to.log())?;
+        Ok(step(
+            "Start the server. It is up when recovery is consistent, which takes as long as the backup had taken to write its WAL.",
+            format!(
+                "{} start -D {directory} -w -t 86400 -l {log}{options} || {{ tail -n 20 -- {log} >&2; false; }}",
+                self.program("pg_ctl")?
+            ),
+        ))
+    }
+
+    fn psql(&self, options: &str) -> Result<String, Refusal> {
+        let (host, port) = self.where_it_answers();
+        self.psql_at(&host, port, options)
+    }
+
+    fn psql_at(&self, host: &str, port: u16, options: &str) -> Result<String, Refusal> {
+        Ok(format!(
+            "{} -X{options} -h {} -p {port} -U {} -d {}",
+            self.program("psql")?,
+            word(host)?,
+            word(&self.site.superuser)?,
+            word(&self.site.database)?
+        ))
+    }
+
+    /// Asks the recovering server until it answers what is expected, or has ended.
+    fn until(&self, question: &str, answer: &str) -> Result<String, Refusal> {
+        Ok(format!(
+            "until [ \"$({} -c {})\" = {answer} ]; do\n  {} status -D {} > /dev/null || {{ tail -n 20 -- {} >&2; break; }}\n  sleep 1\ndone",
+            self.psql(" -At")?,
+            word(question)?,
+            self.program("pg_ctl")?,
+            self.directory()?,
+            word(&self.account.to.log())?
+        ))
+    }
+
+    fn wait(&self) -> Result<Step, Refusal> {
+        Ok(step(
+            "Wait for the end of recovery.",
+            self.until("SELECT pg_catalog.pg_is_in_recovery()", "f")?,
+        ))
+    }
+
+    fn wait_for_pause(&self) -> Result<Step, Refusal> {
+        Ok(step(
+            "Wait until the target is reached.",
+            self.until("SELECT pg_catalog.pg_get_wal_replay_pause_state()", "paused")?,
+        ))
+    }
+
+    fn resume(&self) -> Result<Step, Refusal> {
+        Ok(step(
+            "Look at the data. Where it is as wanted, let the server go on; it then takes writes.",
+            format!(
+                "{} -c {}",
+                self.psql("")?,
+                word("SELECT pg_catalog.pg_wal_replay_resume()")?
+            ),
+        ))
+    }
+
+    fn show(&self) -> Result<Step, Refusal> {
+        const REACHED: &str = "SELECT pg_catalog.pg_last_xact_replay_timestamp() AS last_commit, \
+                               pg_catalog.pg_last_wal_replay_lsn() AS replayed_to";
+        Ok(step(
+            "See what was reached: the last commit that was replayed, and where replay ended.",
+            format!("{} -c {}", self.psql("")?, word(REACHED)?),
+        ))
+    }
+
+    fn clean(&self) -> Result<Option<Step>, Refusal> {
+        if self.account.to.is_beside {
+            return Ok(None);
+        }
+        let resets = SPENT
+            .iter()
+            .map(|name| word(&format!("ALTER SYSTEM RESET {name}")).map(|reset| format!(" -c {reset}")))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(step(
+            "Remove the target from the settings. Then take a new base backup, and make the standbys anew.",
+            format!("{}{}", self.psql("")?, resets.concat()),
+        )))
+    }
+
+    fn record(&self) -> Result<Step, Refusal> {
+        let (account, choice, schema) = (self.account, &self.account.choice, &self.site.schema);
+        let (kind, target) = match &choice.stop {
+            Stop::End => ("latest", String::new()),
+            Stop::Time(time) => ("point_in_time", format!(", target_time => {}", literal(&moment(*time)))),
+            Stop::Lsn(lsn) => ("lsn", format!(", target_lsn => '{lsn}'")),
+            Stop::Name(name) => ("name", format!(", target_name => {}", literal(name))),
+            Stop::Xid(xid) => ("xid", format!(", target_xid => {xid}")),
+        };
+        let begun = format!(
+            "{schema}.record_recovery_start('{kind}'{target}, target_timeline => {}, backup_id => {}, is_drill => {}, started_at => :'started') AS s",
+            choice.timeline, choice.backup, account.to.is_beside
+        );
+        let reached = "SELECT pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.pg_last_wal_replay_lsn()";
+        let completed = format!(
+            "SELECT c.* FROM {begun}, LATERAL {schema}.record_recovery_complete(s.recovery_id, \
+             recovered_to_time => nullif(:'time', '')::pg_catalog.timestamptz, \
+             recovered_to_lsn => nullif(:'lsn', '')::pg_catalog.pg_lsn) AS c;"
+        );
+        let socket = self.site.socket.clone().unwrap_or_else(|| "localhost".to_owned());
+        let keeper = self.psql_at(&socket, self.site.port, " -v ON_ERROR_STOP=1")?;
+        let action = if account.to.is_beside {
+            "Record the rehearsal in the running server, so that later predictions rest on it. Leave this out where that server is gone."
+        } else {
+            "Record the recovery, so that later predictions rest on it."
+        };
+        Ok(step(
+            action,
+            format!(
+                "IFS='|' read -r BACKSTOP_TIME BACKSTOP_LSN <<< \"$({} -c {})\" &&\n{keeper} -v started=\"$BACKSTOP_STARTED\" -v time=\"$BACKSTOP_TIME\" -v lsn=\"$BACKSTOP_LSN\" <<'END_OF_SQL'\n{completed}\nEND_OF_SQL",
+                self.psql(" -At")?,
+                word(reached)?
+            ),
+        ))
+    }
+}

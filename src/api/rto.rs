@@ -1,0 +1,92 @@
+//! How long recoveries would take, from SQL.
+
+use crate::assessment::{Assessment, Depth};
+use crate::catalog::{PgLsn, windows};
+use crate::error::Result;
+use crate::server::Server;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use recovery::{Prediction, Unpredictable};
+use wal::Lsn;
+
+/// Two rows: how long a recovery to this moment would take, and one to the moment of the current window that takes longest.
+#[pg_extern(stable, parallel_restricted)]
+pub fn list_rto_predictions() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(recovery_to, String),
+            name!(target_lsn, Option<PgLsn>),
+            name!(backup_id, Option<i64>),
+            name!(backup_bytes, Option<i64>),
+            name!(wal_bytes, Option<i64>),
+            name!(restore_seconds, Option<f64>),
+            name!(replay_seconds, Option<f64>),
+            name!(startup_seconds, Option<f64>),
+            name!(predicted_rto_seconds, Option<f64>),
+            name!(basis, String),
+        ),
+    >,
+    ErrorReport,
+> {
+    let server = Server::observe()?;
+    let assessment = Assessment::of(&server, Depth::Overview)?;
+    let now = assessment.survey.recovery_time.clone();
+    let (worst, at) = worst(&assessment)?;
+    let rows = [
+        ("now", assessment.facts.flush, now),
+        ("the worst moment of the current window", at, worst),
+    ];
+    Ok(TableIterator::new(rows.into_iter().map(|(to, target, prediction)| {
+        let target = target.map(|lsn| PgLsn(lsn.0));
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        match prediction {
+            Ok(p) => (
+                to.to_owned(),
+                target,
+                Some(p.load.backup),
+                p.load.backup_bytes.map(bytes),
+                Some(bytes(p.load.wal_bytes)),
+                Some(p.restore_seconds),
+                Some(p.replay_seconds),
+                Some(p.startup_seconds),
+                Some(p.seconds()),
+                p.basis,
+            ),
+            Err(why) => (
+                to.to_owned(),
+                target,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                why.to_string(),
+            ),
+        }
+    })))
+}
+
+/// The longest recovery within the current window, and the moment that it leads to.
+fn worst(assessment: &Assessment) -> Result<(std::result::Result<Prediction, Unpredictable>, Option<Lsn>)> {
+    let facts = &assessment.facts;
+    let Some(window) = assessment.survey.current_window() else {
+        return Ok((Err(Unpredictable::NoBackup), None));
+    };
+    let (Some(restore), Some(replay)) = (&facts.rates.restore, &facts.rates.replay) else {
+        return Ok((assessment.survey.recovery_time.clone(), None));
+    };
+    let longest = windows::longest_recovery(
+        &assessment.timelines(),
+        window.from_lsn,
+        window.to_lsn,
+        restore.bytes_per_second,
+        replay.bytes_per_second,
+    )?;
+    Ok(match longest {
+        Some((load, at)) => (facts.rates.predict(load), Some(at)),
+        None => (Err(Unpredictable::NoBackup), None),
+    })
+}

@@ -1,0 +1,139 @@
+//! What verified WAL says of the ends of a recovery window.
+
+use super::{PgLsn, Statement, Text, backup};
+use crate::error::Result;
+use pgrx::prelude::*;
+use recovery::Load;
+use wal::{Lsn, SegmentName, Timeline};
+
+/// The start of the last record in verified WAL of `timeline` up to `end`: the greatest `recovery_target_lsn` that can be reached
+/// there, since recovery stops behind the first record that starts at its target or later. None where none is known.
+pub fn last_record_before(timeline: Timeline, end: Lsn) -> Result<Option<Lsn>> {
+    // Nearly always the first row has it; a segment in the middle of one long record has none.
+    static LAST: Statement = Statement::new(
+        "SELECT last_record_lsn FROM @extschema@.wal_archive
+          WHERE timeline_id = $1 AND end_lsn <= $2 AND status = 'verified' AND last_record_lsn IS NOT NULL
+          ORDER BY end_lsn DESC LIMIT 1",
+    );
+    LAST.read(&[number(timeline).into(), PgLsn(end.0).into()], |rows| {
+        rows.first()
+            .map_or(Ok(None), |row| Ok(row.get::<PgLsn>(1)?.map(|lsn| Lsn(lsn.0))))
+    })
+}
+
+/// What recovery still replays of a damaged segment before it meets the damage: the start of the last sound record, and the time
+/// of the last commit before it. None where it replays nothing of it.
+pub fn sound_head(segment: &SegmentName) -> Result<Option<(Lsn, Option<TimestampWithTimeZone>)>> {
+    static HEAD: Statement = Statement::new(
+        "SELECT last_record_lsn, last_commit_at FROM @extschema@.wal_archive
+          WHERE segment_name = $1 AND status IN ('corrupt', 'acknowledged') AND last_record_lsn IS NOT NULL
+            AND problem IN ('bad_page_header', 'bad_page_address', 'bad_record_length', 'bad_record_link', 'bad_record_crc')",
+    );
+    HEAD.read(&[segment.to_string().into()], |rows| {
+        rows.first()
+            .map(|row| Ok((Lsn(row.need::<PgLsn>(1, "an LSN")?.0), row.get(2)?)))
+            .transpose()
+    })
+}
+
+/// Time of the last commit in verified WAL of `timeline` in segments that end behind `from` and not behind `to`.
+pub fn last_commit_between(timeline: Timeline, from: Lsn, to: Lsn) -> Result<Option<TimestampWithTimeZone>> {
+    static LAST: Statement = Statement::new(
+        "SELECT last_commit_at FROM @extschema@.wal_archive
+          WHERE timeline_id = $1 AND end_lsn > $2 AND end_lsn <= $3 AND status = 'verified' AND last_commit_at IS NOT NULL
+          ORDER BY end_lsn DESC LIMIT 1",
+    );
+    LAST.read(
+        &[number(timeline).into(), PgLsn(from.0).into(), PgLsn(to.0).into()],
+        |rows| rows.first().map_or(Ok(None), |row| row.get(1)),
+    )
+}
+
+/// The latest time of a commit or abort in the verified segments that a backup of `timeline` from `start` to `end` lies in: a
+/// recovery from it to an earlier time would have to stop before it is consistent.
+pub fn latest_xact_within(timeline: Timeline, start: Lsn, end: Lsn) -> Result<Option<TimestampWithTimeZone>> {
+    static LATEST: Statement = Statement::new(
+        "SELECT max(latest_xact_at) FROM @extschema@.wal_archive
+          WHERE timeline_id = $1 AND end_lsn > $2 AND start_lsn < $3 AND status = 'verified'",
+    );
+    LATEST.read(
+        &[number(timeline).into(), PgLsn(start.0).into(), PgLsn(end.0).into()],
+        |rows| rows.one("a time")?.get(1),
+    )
+}
+
+/// The end of the last verified segment in which somebody committed by that time, on this history: about where a recovery to that
+/// time has to get.
+pub fn committed_by(timelines: &[Timeline], time: TimestampWithTimeZone) -> Result<Option<Lsn>> {
+    static COMMITTED: Statement = Statement::new(
+        "SELECT end_lsn FROM @extschema@.wal_archive
+          WHERE timeline_id = ANY ($1) AND status = 'verified' AND first_commit_at <= $2
+          ORDER BY end_lsn DESC LIMIT 1",
+    );
+    let timelines: Vec<i32> = timelines.iter().copied().map(number).collect();
+    COMMITTED.read(&[timelines.into(), time.into()], |rows| {
+        rows.first()
+            .map_or(Ok(None), |row| Ok(row.get::<PgLsn>(1)?.map(|lsn| Lsn(lsn.0))))
+    })
+}
+
+/// Where the newest restore point of this name on this history lies.
+pub fn restore_point(timelines: &[Timeline], name: &Text) -> Result<Option<Lsn>> {
+    static POINT: Statement = Statement::new(
+        "SELECT lsn FROM @extschema@.restore_points WHERE name = $2 AND timeline_id = ANY ($1) ORDER BY lsn DESC LIMIT 1",
+    );
+    let timelines: Vec<i32> = timelines.iter().copied().map(number).collect();
+    POINT.read(&[timelines.into(), name.into()], |rows| {
+        rows.first()
+            .map_or(Ok(None), |row| Ok(row.get::<PgLsn>(1)?.map(|lsn| Lsn(lsn.0))))
+    })
+}
+
+/// The backup and the moment between `from` and `to`, on these timelines, that take the longest to recover to: just before the
+/// next backup. Rates are in bytes a second.
+pub fn longest_recovery(
+    timelines: &[Timeline],
+    from: Lsn,
+    to: Lsn,
+    restore_rate: f64,
+    replay_rate: f64,
+) -> Result<Option<(Load, Lsn)>> {
+    static LONGEST: Statement = Statement::new(
+        "SELECT id, upto, (upto - start_lsn)::bigint
+           FROM (SELECT id, start_lsn, backup_size_bytes,
+                        COALESCE(lead(end_lsn) OVER (ORDER BY end_lsn), $3) AS upto
+                   FROM @extschema@.backup_history
+                  WHERE status = 'completed' AND verification <> 'failed' AND start_lsn IS NOT NULL
+                    AND backup_type IN ('full', 'incremental', 'differential')
+                    AND timeline_id = ANY ($1) AND end_lsn BETWEEN $2 AND $3) AS candidates
+          ORDER BY COALESCE(backup_size_bytes, 0)::float8 / $4 + (upto - start_lsn)::float8 / $5 DESC
+          LIMIT 1",
+    );
+    let timelines: Vec<i32> = timelines.iter().copied().map(number).collect();
+    LONGEST.read(
+        &[
+            timelines.into(),
+            PgLsn(from.0).into(),
+            PgLsn(to.0).into(),
+            restore_rate.into(),
+            replay_rate.into(),
+        ],
+        |rows| {
+            rows.first()
+                .map(|row| {
+                    let backup = row.need(1, "an id")?;
+                    let load = Load {
+                        backup,
+                        backup_bytes: backup::size_with_parents(backup)?,
+                        wal_bytes: row.need::<i64>(3, "a distance")?.unsigned_abs(),
+                    };
+                    Ok((load, Lsn(row.need::<PgLsn>(2, "an LSN")?.0)))
+                })
+                .transpose()
+        },
+    )
+}
+
+fn number(timeline: Timeline) -> i32 {
+    i32::try_from(timeline.0).unwrap_or(i32::MAX)
+}
