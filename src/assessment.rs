@@ -82,7 +82,11 @@ impl Assessment {
         load_backups(&mut facts, server, depth)?;
         let survey = survey(&facts);
         if survey.newest_usable.is_none() && depth != Depth::Protection {
-            let listed = facts.backups.iter().filter(|b| b.status == BackupStatus::Completed).count();
+            let listed = facts
+                .backups
+                .iter()
+                .filter(|b| b.status == BackupStatus::Completed)
+                .count();
             let completed = outline::completed(server.system_identifier())?;
             facts.unlisted = completed.saturating_sub(u64::try_from(listed).unwrap_or(u64::MAX));
         }
@@ -109,9 +113,9 @@ fn load_backups(facts: &mut Facts, server: &Server, depth: Depth) -> Result<()> 
         return Ok(());
     }
     facts.backups = outline::backups(system, &recovery::outline::lookups(facts))?;
-    let behind = facts.broken.iter().map(|run| run.last.end()).max();
-    if let (Some(behind), Depth::Gaps) = (behind, depth) {
-        facts.needs = Some(outline::needs(system, behind, facts.size)?);
+    if depth == Depth::Gaps && !facts.broken.is_empty() {
+        let ends = recovery::gaps::ends(&facts.broken);
+        facts.needs = Some(outline::needs(system, &ends, &facts.history)?);
     }
     Ok(())
 }

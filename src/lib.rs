@@ -83,7 +83,10 @@ pub extern "C-unwind" fn _PG_init() {
 );
 ::pgrx::extension_sql_file!(
     "../sql/views/v_objective_compliance.sql",
-    requires = [api::objectives::list_objective_compliance, api::objectives::current_objectives]
+    requires = [
+        api::objectives::list_objective_compliance,
+        api::objectives::current_objectives
+    ]
 );
 ::pgrx::extension_sql_file!(
     "../sql/views/v_rto_rpo_monitoring.sql",

@@ -124,7 +124,9 @@ fn still_holds(state: &State, now: DateTime<Utc>) -> bool {
         None if shmem::is_reserved() => return false,
         None => (state.at, SAMPLE_EVERY + stale),
     };
-    now.signed_duration_since(seen).to_std().map_or(true, |age| age <= stale)
+    now.signed_duration_since(seen)
+        .to_std()
+        .map_or(true, |age| age <= stale)
 }
 
 fn seconds(micros: i64) -> f64 {

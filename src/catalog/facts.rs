@@ -20,7 +20,9 @@ pub fn backups(system_identifier: i64) -> Result<Vec<BackupFact>> {
             AND (system_identifier IS NULL OR system_identifier = $1)
           ORDER BY id",
     );
-    BACKUPS.read(&[system_identifier.into()], |rows| rows.map(|row| backup(&row)).collect())
+    BACKUPS.read(&[system_identifier.into()], |rows| {
+        rows.map(|row| backup(&row)).collect()
+    })
 }
 
 /// A backup, from the columns of [`backups`] in their order.

@@ -61,7 +61,9 @@ pub fn add(hour: DateTime<Utc>, counted_to: DateTime<Utc>, tally: &Tally, sample
              worst_rpo_bytes = greatest(h.worst_rpo_bytes, EXCLUDED.worst_rpo_bytes),
              worst_predicted_rto_seconds = greatest(h.worst_predicted_rto_seconds, EXCLUDED.worst_predicted_rto_seconds)",
     );
-    let bytes = tally.worst_rpo_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    let bytes = tally
+        .worst_rpo_bytes
+        .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     ADD.write(
         &[
             time(hour).into(),

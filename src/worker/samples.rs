@@ -8,8 +8,8 @@ use super::process;
 use super::restraint::Restraint;
 use super::watch::{self, Held, Watch};
 use crate::assessment::{Assessment, Depth, oldest_commit};
-use crate::catalog::samples::{self, Sample};
 use crate::catalog::hourly;
+use crate::catalog::samples::{self, Sample};
 use crate::error::Result;
 use crate::server::{Exposure, Server};
 use crate::transaction::in_transaction;
@@ -181,7 +181,9 @@ fn inherited(now: DateTime<Utc>) -> Result<Option<Stretch>> {
 fn sum_up(stretches: &[Stretch], sampled_at: DateTime<Utc>) -> Result<()> {
     let this_hour = compliance::hour_of(sampled_at);
     let mut hours: BTreeMap<DateTime<Utc>, (DateTime<Utc>, Tally)> = BTreeMap::new();
-    let parts = stretches.iter().flat_map(|stretch| compliance::by_hour(stretch, MOST_HOURS));
+    let parts = stretches
+        .iter()
+        .flat_map(|stretch| compliance::by_hour(stretch, MOST_HOURS));
     for (hour, part) in parts {
         let counted_to = match hours.get(&hour) {
             Some((counted_to, _)) => *counted_to,

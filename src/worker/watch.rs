@@ -44,7 +44,10 @@ impl Watch {
         let passed = self.steady.saturating_duration_since(before.steady);
         let by_the_clock = self.wall.signed_duration_since(before.wall);
         let passed_delta = TimeDelta::from_std(passed).unwrap_or(TimeDelta::MAX);
-        let was_set = (by_the_clock - passed_delta).abs().to_std().is_ok_and(|apart| apart > CLOCK_SET);
+        let was_set = (by_the_clock - passed_delta)
+            .abs()
+            .to_std()
+            .is_ok_and(|apart| apart > CLOCK_SET);
         if passed > stale_after(check_interval) {
             // Nobody looked for so long that anything may have been.
             return Held {

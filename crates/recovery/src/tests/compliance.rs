@@ -59,7 +59,10 @@ fn what_nothing_protects_is_outside_and_what_is_not_known_is_neither() {
     let unprotected = state(Exposure::Unprotected).tally(now(), after(10));
     assert_eq!((unprotected.rpo, unprotected.unprotected), (share(0, 10), 10 * SECOND));
     let unknown = state(Exposure::Unknown).tally(now(), after(10));
-    assert_eq!((unknown.rpo, unknown.observed, unknown.measured), (share(0, 0), 10 * SECOND, 0));
+    assert_eq!(
+        (unknown.rpo, unknown.observed, unknown.measured),
+        (share(0, 0), 10 * SECOND, 0)
+    );
     assert_eq!(unknown.rpo.kept(), None);
 }
 
@@ -70,7 +73,10 @@ fn without_an_objective_nothing_is_judged() {
         ..state(Exposure::Since(now()))
     };
     let tally = free.tally(now(), after(1000));
-    assert_eq!((tally.rpo, tally.rto, tally.worst_rpo), (share(0, 0), share(0, 0), Some(1000 * SECOND)));
+    assert_eq!(
+        (tally.rpo, tally.rto, tally.worst_rpo),
+        (share(0, 0), share(0, 0), Some(1000 * SECOND))
+    );
     let slow = State {
         predicted_rto: Some(3600.5),
         ..state(Exposure::None)
@@ -102,7 +108,10 @@ fn what_a_look_sees_began_with_the_commit_and_not_with_the_look() {
 #[test]
 fn a_stored_sample_tells_the_same_as_the_look_that_made_it() {
     let at = after(0);
-    assert_eq!(Exposure::stored(at, Some(12.5), true), Exposure::Since(at - TimeDelta::milliseconds(12_500)));
+    assert_eq!(
+        Exposure::stored(at, Some(12.5), true),
+        Exposure::Since(at - TimeDelta::milliseconds(12_500))
+    );
     assert_eq!(Exposure::stored(at, Some(0.0), true), Exposure::None);
     assert_eq!(Exposure::stored(at, None, true), Exposure::Unknown);
     assert_eq!(Exposure::stored(at, None, false), Exposure::Unprotected);
@@ -116,9 +125,16 @@ fn a_stored_sample_tells_the_same_as_the_look_that_made_it() {
 fn a_stretch_is_parted_at_full_hours() {
     let from = hour_of(now()) + TimeDelta::minutes(50);
     let to = from + TimeDelta::minutes(70);
-    let stretch = Stretch { state: state(Exposure::None), from, to };
+    let stretch = Stretch {
+        state: state(Exposure::None),
+        from,
+        to,
+    };
     let parts = by_hour(&stretch, 100);
-    let minutes: Vec<i64> = parts.iter().map(|(_, part)| (part.to - part.from).num_minutes()).collect();
+    let minutes: Vec<i64> = parts
+        .iter()
+        .map(|(_, part)| (part.to - part.from).num_minutes())
+        .collect();
     assert_eq!(minutes, [10, 60]);
     assert_eq!(parts[0].0, hour_of(now()));
     assert_eq!(by_hour(&stretch, 1).len(), 1);
@@ -135,13 +151,13 @@ fn any_exposure() -> impl Strategy<Value = Exposure> {
 
 fn any_state() -> impl Strategy<Value = State> {
     let objective = || prop::option::of((0_u64..20_000_000_000).prop_map(Duration::from_micros));
-    (any_exposure(), prop::option::of(0.0..8000.0), objective(), objective()).prop_map(|(exposure, predicted_rto, rpo, rto)| {
-        State {
+    (any_exposure(), prop::option::of(0.0..8000.0), objective(), objective()).prop_map(
+        |(exposure, predicted_rto, rpo, rto)| State {
             predicted_rto,
             objectives: Objectives { rpo, rto },
             ..state(exposure)
-        }
-    })
+        },
+    )
 }
 
 fn moment() -> impl Strategy<Value = DateTime<Utc>> {
@@ -150,7 +166,10 @@ fn moment() -> impl Strategy<Value = DateTime<Utc>> {
 
 fn same(a: &Tally, b: &Tally) -> bool {
     let close = (a.exposure_area - b.exposure_area).abs() <= 1e-6 * a.exposure_area.abs().max(1.0);
-    let exact = |t: &Tally| Tally { exposure_area: 0.0, ..*t };
+    let exact = |t: &Tally| Tally {
+        exposure_area: 0.0,
+        ..*t
+    };
     close && exact(a) == exact(b)
 }
 

@@ -1,12 +1,14 @@
 //! The few backups of an outline lead to what all of them lead to, or to less; never to more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use wal::{Lsn, Timeline};
 
 use super::properties::any_cluster;
 use super::scenario::*;
-use crate::backups::{first_needed, is_candidate};
+use crate::backups::{first_needed, is_candidate, is_on_history};
+use crate::gaps::ends;
 use crate::outline::{Lookup, NEWEST, lookups};
 use crate::*;
 
@@ -37,28 +39,71 @@ fn outlined(facts: &Facts, few: usize) -> Facts {
         backups: Vec::new(),
         ..facts.clone()
     };
-    let mut wanted: BTreeSet<i64> =
-        lookups(&nothing).iter().flat_map(|lookup| found(lookup, &facts.backups, few)).collect();
+    let mut wanted: BTreeSet<i64> = lookups(&nothing)
+        .iter()
+        .flat_map(|lookup| found(lookup, &facts.backups, few))
+        .collect();
     let physical = || facts.backups.iter().filter(|b| b.backup_type.is_physical());
     let mut completed: Vec<&BackupFact> = physical().filter(|b| b.status == BackupStatus::Completed).collect();
     completed.sort_by_key(|b| std::cmp::Reverse((b.end, b.id)));
     wanted.extend(completed.iter().take(NEWEST).map(|b| b.id));
     wanted.extend(completed.iter().filter(|b| b.wal_included).map(|b| b.id));
-    wanted.extend(physical().filter(|b| b.status == BackupStatus::Failed).map(|b| b.id).max());
+    wanted.extend(
+        physical()
+            .filter(|b| b.status == BackupStatus::Failed)
+            .map(|b| b.id)
+            .max(),
+    );
     loop {
-        let parents = facts.backups.iter().filter(|b| wanted.contains(&b.id)).filter_map(|b| b.parent_id);
+        let parents = facts
+            .backups
+            .iter()
+            .filter(|b| wanted.contains(&b.id))
+            .filter_map(|b| b.parent_id);
         let more: BTreeSet<i64> = wanted.iter().copied().chain(parents).collect();
         if more == wanted {
             break;
         }
         wanted = more;
     }
-    let needs = facts.backups.iter().filter_map(|backup| Need::of(backup, facts.size));
     Facts {
-        backups: facts.backups.iter().filter(|b| wanted.contains(&b.id)).cloned().collect(),
-        needs: Some(needs.collect()),
+        backups: facts
+            .backups
+            .iter()
+            .filter(|b| wanted.contains(&b.id))
+            .cloned()
+            .collect(),
+        needs: Some(needs(facts)),
         ..facts.clone()
     }
+}
+
+/// What the extension would load of the needs of all backups: together what lies between the ends of the same two gaps.
+fn needs(facts: &Facts) -> Vec<Need> {
+    let mut needs: BTreeMap<(Lsn, Timeline, bool), Vec<i64>> = BTreeMap::new();
+    let ends = ends(&facts.broken);
+    for backup in &facts.backups {
+        let (Some(first), Some(end)) = (first_needed(backup, facts.size), backup.end) else {
+            continue;
+        };
+        let needed = if backup.wal_included { backup.end } else { backup.start }.unwrap();
+        let slice = ends.partition_point(|end| *end <= needed);
+        if slice < ends.len() {
+            let from = slice.checked_sub(1).map_or(Lsn::INVALID, |before| ends[before]);
+            let on_history = is_on_history(&facts.history, first.timeline, end);
+            needs
+                .entry((from, first.timeline, on_history))
+                .or_default()
+                .push(backup.id);
+        }
+    }
+    let need = |((from, timeline, on_history), ids)| Need {
+        ids,
+        timeline,
+        on_history,
+        from,
+    };
+    needs.into_iter().map(need).collect()
 }
 
 /// All of a survey that a view shows or the worker goes by.
@@ -119,7 +164,9 @@ proptest! {
 
 #[test]
 fn of_many_backups_between_two_gaps_a_handful_is_looked_up() {
-    let many = (0..1000).map(|id| backup(id, 2.0 + id as f64 / 150.0, 2.1 + id as f64 / 150.0)).collect();
+    let many = (0..1000)
+        .map(|id| backup(id, 2.0 + id as f64 / 150.0, 2.1 + id as f64 / 150.0))
+        .collect();
     let facts = cluster(many).with_broken([missing(4), missing(6)]);
     let outline = outlined(&facts, 1);
     assert!(outline.backups.len() < 30, "{}", outline.backups.len());
@@ -131,5 +178,7 @@ fn of_many_backups_between_two_gaps_a_handful_is_looked_up() {
 fn where_no_backup_is_usable_the_others_are_counted() {
     let mut facts = cluster(vec![backup(1, 2.0, 2.5)]).with_broken([missing(2)]);
     facts.unlisted = 99_999;
-    facts.verdict().says(Readiness::Unrecoverable, &["backup 1:", "and 99999 more"]);
+    facts
+        .verdict()
+        .says(Readiness::Unrecoverable, &["backup 1:", "and 99999 more"]);
 }

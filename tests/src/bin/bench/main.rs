@@ -13,6 +13,7 @@ mod measure;
 mod pgbench;
 mod repository;
 mod session;
+mod views;
 mod wal_files;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ const PARTS: &[Part] = &[
     ("load", load::bench),
     ("many_segments", many_segments::bench),
     ("repository", repository::bench),
+    ("views", views::bench),
 ];
 
 fn main() -> ExitCode {
