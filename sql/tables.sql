@@ -147,6 +147,9 @@ CREATE INDEX backup_history_running ON backup_history (started_at) WHERE status 
 CREATE INDEX backup_history_end ON backup_history (end_lsn, id)
     INCLUDE (start_lsn, timeline_id, backup_type, verification, system_identifier, wal_included)
     WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential');
+CREATE INDEX backup_history_needed ON backup_history ((CASE WHEN wal_included THEN end_lsn ELSE start_lsn END))
+    INCLUDE (id, start_lsn, end_lsn, timeline_id, system_identifier, wal_included)
+    WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND verification <> 'failed';
 CREATE INDEX backup_history_whole ON backup_history (end_lsn, id)
     WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND wal_included;
 CREATE INDEX backup_history_good ON backup_history (backup_type, finished_at DESC NULLS LAST, id DESC) INCLUDE (backup_size_bytes)

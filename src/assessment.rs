@@ -183,9 +183,9 @@ fn load_backups(facts: &mut Facts, server: &Server, depth: Depth) -> Result<()> 
         return Ok(());
     }
     facts.backups = outline::backups(system, &recovery::outline::lookups(facts))?;
-    let behind = facts.broken.iter().map(|run| run.last.end()).max();
-    if let (Some(behind), Depth::Gaps) = (behind, depth) {
-        facts.needs = Some(outline::needs(system, behind, facts.size)?);
+    if depth == Depth::Gaps && !facts.broken.is_empty() {
+        let ends = recovery::gaps::ends(&facts.broken);
+        facts.needs = Some(outline::needs(system, &ends, &facts.history)?);
     }
     Ok(())
 }

@@ -1,20 +1,29 @@
 -- One row for each policy. A base backup that the worker found in the archive has no policy of its own: it counts for every
 -- policy of its type, so that a policy can watch what somebody else runs.
 CREATE VIEW v_policy_status AS
-WITH detected AS (
+WITH detected AS MATERIALIZED (
     -- Once for all policies that watch the same.
     SELECT
         watched.backup_type,
         watched.retention_days,
-        pg_catalog.count(*) AS good,
-        pg_catalog.count(*) FILTER (
-            WHERE backup.finished_at < pg_catalog.now() - pg_catalog.make_interval(days => watched.retention_days)
-        ) AS outlived
+        (SELECT pg_catalog.count(*) FROM backup_history AS backup
+          WHERE backup.backup_type = watched.backup_type AND backup.policy_id IS NULL AND backup.origin = 'detected'
+              AND backup.status = 'completed' AND backup.verification <> 'failed') AS good,
+        (SELECT pg_catalog.count(*) FROM backup_history AS backup
+          WHERE backup.backup_type = watched.backup_type AND backup.policy_id IS NULL AND backup.origin = 'detected'
+              AND backup.status = 'completed' AND backup.verification <> 'failed'
+              AND backup.finished_at < pg_catalog.now() - pg_catalog.make_interval(days => watched.retention_days)) AS outlived
     FROM (SELECT DISTINCT backup_type, retention_days FROM backup_policies) AS watched
-    JOIN backup_history AS backup ON backup.backup_type = watched.backup_type
-    WHERE backup.policy_id IS NULL AND backup.origin = 'detected'
-        AND backup.status = 'completed' AND backup.verification <> 'failed'
-    GROUP BY watched.backup_type, watched.retention_days
+), drills AS (
+    SELECT drill.policy_id, pg_catalog.max(drill.start_time) AS last_drill_at
+    FROM (
+        SELECT
+            recovery.start_time,
+            (SELECT backup.policy_id FROM backup_history AS backup WHERE backup.id = recovery.backup_id) AS policy_id
+        FROM recovery_history AS recovery
+        WHERE recovery.is_drill AND recovery.status = 'completed'
+    ) AS drill
+    GROUP BY drill.policy_id
 )
 SELECT
     policy.id AS policy_id,
@@ -46,7 +55,7 @@ SELECT
          ELSE pg_catalog.make_interval(secs => cluster.rpo_seconds) <= targets.rpo END AS rpo_met,
     pg_catalog.make_interval(secs => cluster.predicted_rto_seconds) <= targets.rto AS rto_met
 FROM backup_policies AS policy
-CROSS JOIN current_objectives() AS cluster
+CROSS JOIN (SELECT * FROM current_objectives() LIMIT 1) AS cluster
 LEFT JOIN LATERAL (
     SELECT
         (SELECT pg_catalog.count(*) FROM backup_history AS backup
@@ -90,12 +99,7 @@ LEFT JOIN LATERAL (
     ORDER BY backup.finished_at DESC NULLS LAST, backup.id DESC
     LIMIT 1
 ) AS failed ON true
-LEFT JOIN LATERAL (
-    SELECT pg_catalog.max(recovery.start_time) AS last_drill_at
-    FROM recovery_history AS recovery
-    JOIN backup_history AS backup ON backup.id = recovery.backup_id
-    WHERE backup.policy_id = policy.id AND recovery.is_drill AND recovery.status = 'completed'
-) AS drill ON true
+LEFT JOIN drills AS drill ON drill.policy_id = policy.id
 CROSS JOIN LATERAL (
     SELECT
         cron_next(policy.schedule_cron, coalesce(good.started_at, policy.created_at)) AS next_due,

@@ -38,8 +38,11 @@ FROM (
              THEN pg_catalog.abs(recovery.predicted_rto_seconds::numeric - recovery.rto_seconds::numeric)
                  / recovery.rto_seconds::numeric * 100.0 END AS error_percent
     FROM recovery_history AS recovery
-    CROSS JOIN current_objectives() AS cluster
-    LEFT JOIN backup_history AS backup ON backup.id = recovery.backup_id
+    CROSS JOIN (SELECT * FROM current_objectives() LIMIT 1) AS cluster
+    -- A look-up for each: a join would read all backups for the sake of a few recoveries.
+    LEFT JOIN LATERAL (
+        SELECT backup.policy_id FROM backup_history AS backup WHERE backup.id = recovery.backup_id OFFSET 0
+    ) AS backup ON true
     LEFT JOIN backup_policies AS policy ON policy.id = backup.policy_id
     CROSS JOIN LATERAL (
         SELECT

@@ -27,6 +27,6 @@ pub mod worker;
 pub use extension::Extension;
 pub use image::Image;
 pub use lsn::PgLsn;
-pub use scope::Scope;
+pub use scope::{NO_JIT, Scope};
 pub use statement::Statement;
 pub use text::{Text, sayable};

@@ -1,14 +1,14 @@
 //! The few backups of many that the sums need, found by an index; see `outline` in crate `recovery`.
 //!
-//! All statements here read the index `backup_history_end` alone, for its columns are all that they ask for; only the rows that
-//! are wanted in the end are read from the table.
+//! What is asked of many backups is answered by the indexes `backup_history_end` and `backup_history_needed` alone, for they hold
+//! every column of it; only the rows that are wanted in the end are read from the table.
 
 use super::facts::{backup, timeline};
 use super::{PgLsn, Statement};
 use crate::error::Result;
 use recovery::outline::{FEW, Lookup, NEWEST, NEWEST_WHOLE};
 use recovery::{BackupFact, Need};
-use wal::{Lsn, SegmentName, SegmentSize, TimelineHistory};
+use wal::{Lsn, SegmentSize, TimelineHistory};
 
 /// The backups that these lookups find, the newest ones, the last that failed, and the parents of them all.
 pub fn backups(system_identifier: i64, lookups: &[Lookup]) -> Result<Vec<BackupFact>> {
@@ -55,20 +55,23 @@ pub fn backups(system_identifier: i64, lookups: &[Lookup]) -> Result<Vec<BackupF
              UNION ALL
              (SELECT c.id FROM completed c WHERE c.wal_included ORDER BY c.end_lsn DESC, c.id DESC LIMIT $9)
              UNION ALL
-             (SELECT b.id FROM @extschema@.backup_history b
-               WHERE b.status = 'failed' AND b.backup_type IN ('full', 'incremental', 'differential')
-                 AND (b.system_identifier IS NULL OR b.system_identifier = $1)
-               ORDER BY b.id DESC LIMIT 1))
+             -- OFFSET 0 keeps these look-ups what they are: else a plan for many rows would read the whole table for a few.
+             (SELECT max(f.id) FROM (SELECT b.id FROM @extschema@.backup_history b
+               WHERE (b.status = 'failed' OR b.verification = 'failed') AND b.status = 'failed'
+                 AND b.backup_type IN ('full', 'incremental', 'differential')
+                 AND (b.system_identifier IS NULL OR b.system_identifier = $1) OFFSET 0) f))
              UNION
-             SELECT p.id FROM wanted w
-               JOIN @extschema@.backup_history c ON c.id = w.id
-               JOIN @extschema@.backup_history p ON p.id = c.parent_id
-              WHERE p.status <> 'expired' AND p.backup_type IN ('full', 'incremental', 'differential')
-                AND (p.system_identifier IS NULL OR p.system_identifier = $1)
+             SELECT p.id
+               FROM wanted w,
+                    LATERAL (SELECT b.parent_id FROM @extschema@.backup_history b WHERE b.id = w.id OFFSET 0) c,
+                    LATERAL (SELECT b.id FROM @extschema@.backup_history b
+                              WHERE b.id = c.parent_id AND b.status <> 'expired'
+                                AND b.backup_type IN ('full', 'incremental', 'differential')
+                                AND (b.system_identifier IS NULL OR b.system_identifier = $1) OFFSET 0) p
          )
          SELECT b.id, b.backup_type, b.parent_id, b.timeline_id, b.start_lsn, b.end_lsn, b.finished_at, b.status, b.error,
                 b.verification, b.wal_included IS TRUE, b.backup_size_bytes
-           FROM wanted w JOIN @extschema@.backup_history b ON b.id = w.id
+           FROM wanted w, LATERAL (SELECT * FROM @extschema@.backup_history b WHERE b.id = w.id OFFSET 0) b
           ORDER BY b.id",
     );
     let column = |of: fn(&Lookup) -> Lsn| lookups.iter().map(|lookup| signed(of(lookup))).collect::<Vec<i64>>();
@@ -89,26 +92,50 @@ pub fn backups(system_identifier: i64, lookups: &[Lookup]) -> Result<Vec<BackupF
     )
 }
 
-/// What each backup that somebody would recover from needs, as far as that begins before `before`.
-pub fn needs(system_identifier: i64, before: Lsn, size: SegmentSize) -> Result<Vec<Need>> {
+/// What the backups that somebody would recover from need, together where it lies between the same two of these ends of gaps.
+pub fn needs(system_identifier: i64, ends: &[Lsn], history: &TimelineHistory) -> Result<Vec<Need>> {
     static NEEDS: Statement = Statement::new(
-        "SELECT id, timeline_id, CASE WHEN wal_included THEN end_lsn ELSE start_lsn END, end_lsn
-           FROM @extschema@.backup_history
-          WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential')
-            AND verification <> 'failed' AND (system_identifier IS NULL OR system_identifier = $1)
-            AND CASE WHEN wal_included THEN end_lsn ELSE start_lsn END < $2 AND end_lsn IS NOT NULL",
+        "WITH history AS MATERIALIZED (
+             SELECT h.timeline_id, '0/0'::pg_lsn + h.left_at::numeric AS left_at
+               FROM unnest($4::integer[], $5::bigint[]) AS h (timeline_id, left_at)
+         )
+         SELECT s.first, b.timeline_id, coalesce(b.end_lsn <= h.left_at, false), array_agg(b.id)
+           FROM unnest($2::bigint[], $3::bigint[]) AS s (first, behind)
+          CROSS JOIN LATERAL (
+              SELECT c.id, c.timeline_id, c.end_lsn FROM @extschema@.backup_history c
+               WHERE c.status = 'completed' AND c.backup_type IN ('full', 'incremental', 'differential')
+                 AND c.verification <> 'failed' AND (c.system_identifier IS NULL OR c.system_identifier = $1)
+                 AND CASE WHEN c.wal_included THEN c.end_lsn ELSE c.start_lsn END >= '0/0'::pg_lsn + s.first::numeric
+                 AND CASE WHEN c.wal_included THEN c.end_lsn ELSE c.start_lsn END < '0/0'::pg_lsn + s.behind::numeric
+                 AND c.end_lsn IS NOT NULL OFFSET 0) b
+           LEFT JOIN history h ON h.timeline_id = b.timeline_id
+          GROUP BY 1, 2, 3",
     );
-    NEEDS.read(&[system_identifier.into(), PgLsn(before.0).into()], |rows| {
-        rows.map(|row| {
-            let start = Lsn(row.need::<PgLsn>(3, "an LSN")?.0);
-            Ok(Need {
-                id: row.need(1, "an id")?,
-                first: SegmentName::containing(timeline(row.get(2)?), start, size),
-                end: Lsn(row.need::<PgLsn>(4, "an LSN")?.0),
+    let behind: Vec<i64> = ends.iter().copied().map(signed).collect();
+    let mut first = behind.clone();
+    first.insert(0, 0);
+    first.pop();
+    let (timelines, left) = left_at(history);
+    NEEDS.read(
+        &[
+            system_identifier.into(),
+            first.into(),
+            behind.into(),
+            timelines.into(),
+            left.into(),
+        ],
+        |rows| {
+            rows.map(|row| {
+                Ok(Need {
+                    from: Lsn(row.need::<i64>(1, "a position")?.unsigned_abs()),
+                    timeline: timeline(row.get(2)?),
+                    on_history: row.need(3, "a boolean")?,
+                    ids: row.need(4, "ids")?,
+                })
             })
-        })
-        .collect()
-    })
+            .collect()
+        },
+    )
 }
 
 /// How many completed backups are on record.
@@ -127,23 +154,32 @@ pub fn completed(system_identifier: i64) -> Result<u64> {
 /// The oldest WAL that a backup on this history needs: what [`recovery::backups::needed_from`] gives for all of them.
 pub fn needed_from(system_identifier: i64, history: &TimelineHistory, size: SegmentSize) -> Result<Option<Lsn>> {
     static NEEDED: Statement = Statement::new(
-        "SELECT min(CASE WHEN b.wal_included THEN b.end_lsn ELSE b.start_lsn END)
-           FROM @extschema@.backup_history b
-           JOIN unnest($2::integer[], $3::bigint[]) AS h (timeline_id, left_at) ON h.timeline_id = b.timeline_id
-          WHERE b.status = 'completed' AND b.backup_type IN ('full', 'incremental', 'differential')
-            AND b.verification <> 'failed' AND (b.system_identifier IS NULL OR b.system_identifier = $1)
-            AND b.end_lsn <= '0/0'::pg_lsn + h.left_at::numeric",
+        "SELECT min(o.needed)
+           FROM unnest($2::integer[], $3::bigint[]) AS h (timeline_id, left_at),
+                LATERAL (SELECT CASE WHEN b.wal_included THEN b.end_lsn ELSE b.start_lsn END AS needed
+                           FROM @extschema@.backup_history b
+                          WHERE b.status = 'completed' AND b.backup_type IN ('full', 'incremental', 'differential')
+                            AND b.verification <> 'failed'
+                            AND (b.system_identifier IS NULL OR b.system_identifier = $1)
+                            AND b.timeline_id = h.timeline_id AND b.end_lsn <= '0/0'::pg_lsn + h.left_at::numeric
+                            AND CASE WHEN b.wal_included THEN b.end_lsn ELSE b.start_lsn END IS NOT NULL
+                          ORDER BY CASE WHEN b.wal_included THEN b.end_lsn ELSE b.start_lsn END LIMIT 1) o",
     );
-    let (timelines, left): (Vec<i32>, Vec<i64>) = history
-        .entries()
-        .iter()
-        .map(|entry| (entry.timeline.0.cast_signed(), signed(entry.switch_lsn)))
-        .chain([(history.timeline().0.cast_signed(), i64::MAX)])
-        .unzip();
+    let (timelines, left) = left_at(history);
     let lsn: Option<PgLsn> = NEEDED.read(&[system_identifier.into(), timelines.into(), left.into()], |rows| {
         rows.one("an LSN")?.get(1)
     })?;
     Ok(lsn.map(|lsn| Lsn(lsn.0 - lsn.0 % size.bytes())))
+}
+
+/// The timelines of a history, and where each was left.
+fn left_at(history: &TimelineHistory) -> (Vec<i32>, Vec<i64>) {
+    history
+        .entries()
+        .iter()
+        .map(|entry| (entry.timeline.0.cast_signed(), signed(entry.switch_lsn)))
+        .chain([(history.timeline().0.cast_signed(), i64::MAX)])
+        .unzip()
 }
 
 /// As SQL has it here: no server has written 2^63 bytes of WAL.

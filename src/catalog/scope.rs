@@ -61,6 +61,9 @@ impl Drop for Scope {
 /// name, neither a table nor an operator.
 const SAFE_SEARCH_PATH: &CStr = c"pg_catalog, pg_temp";
 
+/// What the extension asks takes milliseconds; compiling it first would take a hundred.
+pub const NO_JIT: (&CStr, &CStr) = (c"jit", c"off");
+
 /// While it lives, `search_path` is the safe one.
 ///
 /// Setting it is cheaper than it looks, and a plan that SPI keeps was made under this path, so it stays valid whatever the
@@ -80,16 +83,18 @@ impl SafeSearchPath {
         // SAFETY: as RestrictSearchPath() in guc.c does it.
         unsafe {
             let level = pg_sys::NewGUCNestLevel();
-            pg_sys::set_config_option(
-                c"search_path".as_ptr(),
-                SAFE_SEARCH_PATH.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
+            for (name, value) in [(c"search_path", SAFE_SEARCH_PATH), NO_JIT] {
+                pg_sys::set_config_option(
+                    name.as_ptr(),
+                    value.as_ptr(),
+                    pg_sys::GucContext::PGC_USERSET,
+                    pg_sys::GucSource::PGC_S_SESSION,
+                    pg_sys::GucAction::GUC_ACTION_SAVE,
+                    true,
+                    0,
+                    false,
+                );
+            }
             Self(Some(level))
         }
     }

@@ -46,6 +46,7 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
 fn prepare_session() {
     const SETTINGS: &[(&CStr, &CStr)] = &[
         (c"search_path", c""),
+        catalog::NO_JIT,
         // Facts can be found again; no session should wait for the disk, or for a standby, because of them.
         (c"synchronous_commit", c"off"),
         (c"default_transaction_read_only", c"off"),

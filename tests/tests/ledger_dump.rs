@@ -24,11 +24,14 @@ const HISTORY: &[&str] = &[
        INSERT INTO wal_archive (segment_name, timeline_id, start_lsn, end_lsn, status, handover)
        VALUES ('000000010000000000000001', 1, '0/1000000', '0/2000000', 'verified', '\x0001')"#,
     r#"SET search_path = "Back stop"; INSERT INTO restore_points VALUES ('a', '0/1', '2026-01-01', 1, 'x')"#,
+    r#"SET search_path = "Back stop";
+       INSERT INTO recovery_hourly VALUES ('2026-01-01', '2026-01-01 00:30', 9, 1800, 1700, 100, 1800, 0, 0, 1800, 1.5, 99)"#,
 ];
 
 const CONTENTS: &str = r#"SELECT md5(string_agg(line, ' ' ORDER BY line)) FROM (
     SELECT t::text AS line FROM "Back stop".backup_history t UNION ALL SELECT t::text FROM "Back stop".ledger_events t
     UNION ALL SELECT t::text FROM "Back stop".backup_policies t UNION ALL SELECT t::text FROM "Back stop".recovery_history t
+    UNION ALL SELECT t::text FROM "Back stop".recovery_hourly t
     UNION ALL SELECT t::text FROM "Back stop".wal_archive t UNION ALL SELECT t::text FROM "Back stop".restore_points t) l"#;
 const VERDICT: &str = r#"SELECT * FROM "Back stop".verify_ledger()"#;
 

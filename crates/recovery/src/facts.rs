@@ -234,7 +234,7 @@ pub struct Facts {
     pub is_standby: bool,
     /// All backups that are not `expired`, which do no harm; or those of an [`outline`](crate::outline), where they are many.
     pub backups: Vec<BackupFact>,
-    /// What each backup that counts needs, where `backups` does not hold them all.
+    /// What the backups that count need, up to the last gap; where `backups` does not hold them all.
     pub needs: Option<Vec<Need>>,
     /// How many completed backups are on record and not in `backups`.
     pub unlisted: u64,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use archive::Status;
 use chrono::{DateTime, Utc};
-use wal::{Lsn, SegmentName, SegmentSize};
+use wal::{Lsn, SegmentName, Timeline};
 
 use crate::backups::first_needed;
 use crate::facts::{BackupFact, BrokenRun, Facts};
@@ -125,26 +125,39 @@ fn joined(facts: &Facts) -> Vec<Gap> {
     gaps
 }
 
-/// What the recovery from a backup needs to begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What recoveries from some backups need to begin: the same, as far as the gaps are concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
-    /// The backup.
-    pub id: i64,
-    /// The first segment that it asks the archive for.
-    pub first: SegmentName,
-    /// Where the backup ends.
-    pub end: Lsn,
+    /// The backups.
+    pub ids: Vec<i64>,
+    /// Their timeline.
+    pub timeline: Timeline,
+    /// Whether they end on the server's own history.
+    pub on_history: bool,
+    /// What they ask the archive for begins here or later, and before the end of the first gap that ends behind here.
+    pub from: Lsn,
 }
 
-impl Need {
-    /// That of a backup; none if nobody would recover from it.
-    pub fn of(backup: &BackupFact, size: SegmentSize) -> Option<Self> {
-        Some(Self {
-            id: backup.id,
-            first: first_needed(backup, size)?,
-            end: backup.end?,
+/// The needs of each backup from which somebody would recover.
+fn needs_of(facts: &Facts, path: &Path<'_>) -> Vec<Need> {
+    let need = |backup: &BackupFact| {
+        let first = first_needed(backup, facts.size)?;
+        Some(Need {
+            ids: vec![backup.id],
+            timeline: first.timeline,
+            on_history: path.is_on_history(first.timeline, backup.end?),
+            from: first.start(),
         })
-    }
+    };
+    facts.backups.iter().filter_map(need).collect()
+}
+
+/// Where gaps can end, ascending: between two of these, it makes no difference to any gap where a backup's needs begin.
+pub fn ends(broken: &[BrokenRun]) -> Vec<Lsn> {
+    let mut ends: Vec<Lsn> = broken.iter().map(|run| run.last.end()).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    ends
 }
 
 pub(crate) fn gaps(facts: &Facts, path: &Path<'_>, newest: Option<i64>) -> Vec<Gap> {
@@ -152,36 +165,29 @@ pub(crate) fn gaps(facts: &Facts, path: &Path<'_>, newest: Option<i64>) -> Vec<G
     if gaps.is_empty() {
         return gaps;
     }
-    let mut needs: Cow<'_, [Need]> = match &facts.needs {
+    let needs: Cow<'_, [Need]> = match &facts.needs {
         Some(needs) => Cow::Borrowed(needs),
-        None => (facts.backups.iter())
-            .filter_map(|backup| Need::of(backup, facts.size))
-            .collect(),
+        None => Cow::Owned(needs_of(facts, path)),
     };
-    if !needs.is_sorted_by_key(|need| need.id) {
-        needs.to_mut().sort_unstable_by_key(|need| need.id);
-    }
-    let on_history: Vec<bool> = needs
-        .iter()
-        .map(|need| path.is_on_history(need.first.timeline, need.end))
-        .collect();
     // What lies ahead of the server is another one's.
     let is_asked_for = |gap: &Gap| path.asks_for(&gap.last) && facts.flush.is_none_or(|flush| gap.from_lsn() < flush);
     for gap in &mut gaps {
         let asked_for = is_asked_for(gap);
-        gap.affected_backups = needs
+        let is_affected = |need: &&Need| {
+            need.from < gap.to_lsn()
+                && if need.on_history {
+                    asked_for
+                } else {
+                    need.timeline == gap.last.timeline
+                }
+        };
+        let affected: Vec<&[i64]> = needs
             .iter()
-            .zip(&on_history)
-            .filter(|(need, on_history)| {
-                need.first.number <= gap.last.number
-                    && if **on_history {
-                        asked_for
-                    } else {
-                        need.first.timeline == gap.last.timeline
-                    }
-            })
-            .map(|(need, _)| need.id)
+            .filter(is_affected)
+            .map(|need| need.ids.as_slice())
             .collect();
+        gap.affected_backups = affected.concat();
+        gap.affected_backups.sort();
         gap.affects_newest = newest.is_some_and(|newest| gap.affected_backups.binary_search(&newest).is_ok());
     }
     // Segments of a branch that no recovery from here takes are nobody's gap.

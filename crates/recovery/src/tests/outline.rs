@@ -1,12 +1,14 @@
 //! The few backups of an outline lead to what all of them lead to, or to less; never to more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use wal::{Lsn, Timeline};
 
 use super::properties::any_cluster;
 use super::scenario::*;
-use crate::backups::{first_needed, is_candidate};
+use crate::backups::{first_needed, is_candidate, is_on_history};
+use crate::gaps::ends;
 use crate::outline::{Lookup, NEWEST, lookups};
 use crate::*;
 
@@ -64,7 +66,6 @@ fn outlined(facts: &Facts, few: usize) -> Facts {
         }
         wanted = more;
     }
-    let needs = facts.backups.iter().filter_map(|backup| Need::of(backup, facts.size));
     Facts {
         backups: facts
             .backups
@@ -72,9 +73,37 @@ fn outlined(facts: &Facts, few: usize) -> Facts {
             .filter(|b| wanted.contains(&b.id))
             .cloned()
             .collect(),
-        needs: Some(needs.collect()),
+        needs: Some(needs(facts)),
         ..facts.clone()
     }
+}
+
+/// What the extension would load of the needs of all backups: together what lies between the ends of the same two gaps.
+fn needs(facts: &Facts) -> Vec<Need> {
+    let mut needs: BTreeMap<(Lsn, Timeline, bool), Vec<i64>> = BTreeMap::new();
+    let ends = ends(&facts.broken);
+    for backup in &facts.backups {
+        let (Some(first), Some(end)) = (first_needed(backup, facts.size), backup.end) else {
+            continue;
+        };
+        let needed = if backup.wal_included { backup.end } else { backup.start }.unwrap();
+        let slice = ends.partition_point(|end| *end <= needed);
+        if slice < ends.len() {
+            let from = slice.checked_sub(1).map_or(Lsn::INVALID, |before| ends[before]);
+            let on_history = is_on_history(&facts.history, first.timeline, end);
+            needs
+                .entry((from, first.timeline, on_history))
+                .or_default()
+                .push(backup.id);
+        }
+    }
+    let need = |((from, timeline, on_history), ids)| Need {
+        ids,
+        timeline,
+        on_history,
+        from,
+    };
+    needs.into_iter().map(need).collect()
 }
 
 /// All of a survey that a view shows or the worker goes by.

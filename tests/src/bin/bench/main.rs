@@ -14,6 +14,7 @@ mod pgbench;
 mod recovery_time;
 mod repository;
 mod session;
+mod views;
 mod wal_files;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ const PARTS: &[Part] = &[
     ("many_segments", many_segments::bench),
     ("repository", repository::bench),
     ("recovery_time", recovery_time::bench),
+    ("views", views::bench),
 ];
 
 fn main() -> ExitCode {
