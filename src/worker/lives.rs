@@ -265,10 +265,14 @@ fn traces(
     let position = |lsn: u64| Some(Lsn(lsn)).filter(|lsn| !lsn.is_invalid());
     let redo = position(life.redo);
     let recovered_to = position(life.recovered_to);
-    let last_commit_at = match (&branch, redo.or(backup_start), recovered_to) {
-        (Some(_), ..) => knowledge.last_replayed_at,
-        (None, Some(from), Some(to)) => last_commit(server, from, to),
-        _ => None,
+    let replayed = match (&branch, redo.or(backup_start), recovered_to) {
+        (Some(_), ..) => Ok(knowledge.last_replayed_at),
+        (None, Some(from), Some(to)) => last_commit(server, from, to).map_err(|error| error.to_string()),
+        _ => Ok(None),
+    };
+    let (last_commit_at, unread) = match replayed {
+        Ok(at) => (at, None),
+        Err(error) => (None, Some(error)),
     };
     let last = life.last_heartbeat.as_ref();
     Ok(Some(Traces {
@@ -282,6 +286,7 @@ fn traces(
         redo,
         recovered_to,
         last_commit_at,
+        unread,
         durability: knowledge.durability,
         is_copy,
         primary_heard_at: moment(life.primary_heard_at),
@@ -313,25 +318,26 @@ fn branch(server: &Server) -> Result<Option<Branch>> {
     }))
 }
 
-/// The last commit in the server's own WAL from `from` to `to`, the extension's own bookkeeping aside; `None` where there is none,
-/// or it cannot be read.
-fn last_commit(server: &Server, from: Lsn, to: Lsn) -> Option<DateTime<Utc>> {
+/// The last commit in the server's own WAL from `from` to `to`, the extension's own bookkeeping aside; `None` where there is none.
+///
+/// # Errors
+/// Where the server's own WAL cannot be read.
+fn last_commit(server: &Server, from: Lsn, to: Lsn) -> Result<Option<DateTime<Utc>>> {
     let mut replayed = server.clone();
     replayed.flush = to;
-    let mut stretch = FIRST_STRETCH;
+    let segment_size = server.format.segment_size.bytes();
+    // The checkpoint after recovery leaves the last segment in pg_wal, and those before it only where something needs them.
+    let mut stretch = FIRST_STRETCH.min(to.less(1).0.checked_rem(segment_size).unwrap_or_default() + 1);
     loop {
         let begin = to.less(stretch).max(from);
         let mut last = None;
         let mut next = begin;
-        while let Some(commit) = Exposure::after(&replayed, next)
-            .measure(&replayed, &mut process::answer_interrupts)
-            .ok()?
-        {
+        while let Some(commit) = Exposure::after(&replayed, next).measure(&replayed, &mut process::answer_interrupts)? {
             last = commit.at.or(last);
             next = commit.end;
         }
         if last.is_some() || begin == from {
-            return last.and_then(|at| moment(at.0));
+            return Ok(last.and_then(|at| moment(at.0)));
         }
         stretch = stretch.saturating_mul(8);
     }

@@ -95,6 +95,8 @@ pub struct Traces {
     pub recovered_to: Option<Lsn>,
     /// The last commit that was recovered.
     pub last_commit_at: Option<DateTime<Utc>>,
+    /// Why the WAL that was replayed could not be searched for it.
+    pub unread: Option<String>,
     /// What a crash can have taken.
     pub durability: Durability,
     /// Whether this server is a copy in another place.
@@ -178,6 +180,7 @@ impl Traces {
         self.say_end(&mut remarks);
         let (rpo_seconds, because) = self.lost_in_crash();
         remarks.push(("rpo_seconds", because));
+        self.say_no_commit(&mut remarks);
         let replay_seconds = span(self.began_at, self.writes_at);
         if replay_seconds.is_some() {
             remarks.push((
@@ -393,6 +396,7 @@ impl Traces {
             ),
         ];
         self.say_end(&mut remarks);
+        self.say_no_commit(&mut remarks);
         Detected {
             kind: RecoveryType::Latest,
             target_timeline: None,
@@ -415,6 +419,18 @@ impl Traces {
             _ => "when the server was found to accept writes".to_owned(),
         };
         remarks.push(("end_time", seen));
+    }
+
+    fn say_no_commit(&self, remarks: &mut Vec<(&'static str, String)>) {
+        if self.last_commit_at.is_some() {
+            return;
+        }
+        let because = match (&self.unread, self.recovered_to) {
+            (Some(error), _) => format!("not known: {error}"),
+            (None, Some(_)) => "nothing was committed in the WAL that was replayed".to_owned(),
+            (None, None) => "not known: the end of the WAL that was replayed was not seen".to_owned(),
+        };
+        remarks.push(("recovered_to_time", because));
     }
 
     /// The times, and an RTO where the clock makes sense.

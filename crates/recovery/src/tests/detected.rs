@@ -25,6 +25,7 @@ fn crashed() -> Traces {
         redo: Some(Lsn(1000)),
         recovered_to: Some(Lsn(5000)),
         last_commit_at: Some(at(99)),
+        unread: None,
         durability: Durability {
             fsync: true,
             full_page_writes: true,
@@ -85,6 +86,7 @@ fn a_crash_lasts_from_the_last_sign_of_life_until_writes() {
     let found = lost.recovery().unwrap();
     assert_eq!(found.start, at(60));
     assert!(remark(&found, "start_time").contains("pg_control"));
+    assert!(remark(&found, "recovered_to_time").contains("nothing was committed"));
     // A heartbeat from the future is of a clock that was set back.
     let odd = Traces {
         heartbeat_at: Some(at(999)),
