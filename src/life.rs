@@ -200,8 +200,8 @@ pub fn look_back(system_identifier: u64) {
         life.last_heartbeat = last.filter(|last| last.life != life.began_at);
         // A standby that was restarted since its primary went has heard nothing itself.
         if let (Beginning::Standby, Some(last)) = (life.beginning, &life.last_heartbeat) {
-            life.primary_heard_at = life.primary_heard_at.max(last.primary_heard_at);
-            life.primary_end = life.primary_end.max(last.primary_end);
+            life.primary_heard_at = last.primary_heard_at;
+            life.primary_end = last.primary_end;
         }
     });
 }

@@ -62,8 +62,9 @@ impl LifeDuty {
             life: life.began_at,
             at: life::now(),
             system_identifier: server.format.system_identifier,
-            primary_heard_at: life.primary_heard_at,
-            primary_end: life.primary_end,
+            // Once it writes itself, what a primary had said belongs to the past.
+            primary_heard_at: if server.standby { life.primary_heard_at } else { 0 },
+            primary_end: if server.standby { life.primary_end } else { 0 },
             directory: shmem::cut(&home.identity),
             boot: shmem::cut(&boot),
         }
@@ -113,9 +114,12 @@ fn listen(life: &Life) -> Result<()> {
         Role::Recovering
     };
     life::update(|life| {
-        if let Some(heard) = heard {
-            life.primary_heard_at = life.primary_heard_at.max(heard.at);
-            life.primary_end = life.primary_end.max(heard.end);
+        // Of several primaries, one after the other, the last one counts.
+        if let Some(heard) = heard.filter(|heard| heard.at >= life.primary_heard_at) {
+            life.primary_heard_at = heard.at;
+            if heard.end != 0 {
+                life.primary_end = heard.end;
+            }
         }
         life.role = Some(role);
         life.clone_of.clear();
@@ -274,6 +278,10 @@ fn traces(
         Ok(at) => (at, None),
         Err(error) => (None, Some(error)),
     };
+    // What cannot be read says nothing: then nobody knows.
+    let primary_shut_down = branch
+        .as_ref()
+        .is_some_and(|branch| server.shut_down_at(branch.at).unwrap_or(false));
     let last = life.last_heartbeat.as_ref();
     Ok(Some(Traces {
         beginning: life.beginning,
@@ -291,6 +299,7 @@ fn traces(
         is_copy,
         primary_heard_at: moment(life.primary_heard_at),
         primary_end: position(life.primary_end),
+        primary_shut_down,
         branch,
         target_time: knowledge.target.time.and_then(crate::catalog::facts::moment),
         paused_at: moment(life.paused_at),

@@ -105,6 +105,8 @@ pub struct Traces {
     pub primary_heard_at: Option<DateTime<Utc>>,
     /// The end of the primary's WAL, as it last said.
     pub primary_end: Option<Lsn>,
+    /// Whether the WAL before the branch ends with the primary's shutdown.
+    pub primary_shut_down: bool,
     /// The branch, where there is one.
     pub branch: Option<Branch>,
     /// The setting `recovery_target_time`.
@@ -286,6 +288,10 @@ impl Traces {
             .filter(|lost| *lost > 0);
         let mut rpo_seconds = None;
         let because = match (heard, lost) {
+            _ if self.primary_shut_down => {
+                rpo_seconds = Some(0.0);
+                "nothing: the primary had been shut down in order, and all of its WAL arrived".to_owned()
+            }
             (Some(heard), Some(lost)) => {
                 remarks.push(("lost_bytes", lost.to_string()));
                 rpo_seconds = committed.and_then(|commit| span(commit, heard.max(commit)));
@@ -303,18 +309,23 @@ impl Traces {
         };
         remarks.push(("rpo_seconds", because));
         remarks.push(("timeline", branch.timeline.0.to_string()));
-        Detected {
+        let mut found = Detected {
             kind: RecoveryType::Failover,
             target_timeline: Some(branch.parent),
-            failure_time: heard.map(|_| start),
-            replay_seconds: None,
-            startup_seconds: None,
-            wal_replayed_bytes: None,
+            failure_time: heard.map(|_| start).filter(|_| !self.primary_shut_down),
             recovered_to_time: self.last_commit_at,
             recovered_to: Some(branch.at),
             rpo_seconds,
             ..self.timed(start, end, remarks)
+        };
+        if heard.is_none() {
+            found.rto_seconds = None;
+            found.remarks.push((
+                "rto_seconds",
+                "not known: nothing tells since when there was no primary".to_owned(),
+            ));
         }
+        found
     }
 
     fn restore(&self, branch: &Branch) -> Detected {

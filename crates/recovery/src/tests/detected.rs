@@ -34,6 +34,7 @@ fn crashed() -> Traces {
         is_copy: false,
         primary_heard_at: None,
         primary_end: None,
+        primary_shut_down: false,
         branch: None,
         target_time: None,
         paused_at: None,
@@ -149,9 +150,13 @@ fn a_failover_lost_what_the_primary_had_said_to_have() {
     traces.primary_end = Some(Lsn(9000));
     let found = traces.recovery().unwrap();
     assert!(found.rpo_seconds.is_none() && remark(&found, "rpo_seconds").contains("all arrived"));
+    traces.primary_shut_down = true;
+    let found = traces.recovery().unwrap();
+    assert_eq!((found.rpo_seconds, found.failure_time), (Some(0.0), None));
+    traces.primary_shut_down = false;
     traces.primary_heard_at = None;
     let found = traces.recovery().unwrap();
-    assert_eq!((found.start, found.rto_seconds), (at(123), Some(0.0)));
+    assert_eq!((found.start, found.rto_seconds), (at(123), None));
     assert!(remark(&found, "start_time").contains("never saw itself connected"));
     assert!(found.failure_time.is_none());
 }
