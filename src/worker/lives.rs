@@ -65,6 +65,7 @@ impl LifeDuty {
             // Once it writes itself, what a primary had said belongs to the past.
             primary_heard_at: if server.standby { life.primary_heard_at } else { 0 },
             primary_end: if server.standby { life.primary_end } else { 0 },
+            received: if server.standby { life.received } else { 0 },
             directory: shmem::cut(&home.identity),
             boot: shmem::cut(&boot),
         }
@@ -115,7 +116,8 @@ fn listen(life: &Life) -> Result<()> {
     };
     life::update(|life| {
         // Of several primaries, one after the other, the last one counts.
-        if let Some(heard) = heard.filter(|heard| heard.at >= life.primary_heard_at) {
+        life.received = life.received.max(heard.received);
+        if heard.at != 0 && heard.at >= life.primary_heard_at {
             life.primary_heard_at = heard.at;
             if heard.end != 0 {
                 life.primary_end = heard.end;
@@ -299,6 +301,7 @@ fn traces(
         is_copy,
         primary_heard_at: moment(life.primary_heard_at),
         primary_end: position(life.primary_end),
+        received: position(life.received.max(knowledge.received)),
         primary_shut_down,
         branch,
         target_time: knowledge.target.time.and_then(crate::catalog::facts::moment),

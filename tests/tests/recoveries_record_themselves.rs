@@ -175,6 +175,7 @@ fn a_promoted_standby_records_the_failover() -> Result<()> {
     worker::ticks(&standby, 2)?;
     let alive = standby.text("SELECT last_msg_receipt_time FROM pg_stat_wal_receiver")?;
     primary.stop(Shutdown::Kill)?;
+    worker::ticks(&standby, 2)?;
     // The standby may be restarted meanwhile: what it had heard is not forgotten.
     standby.restart(Shutdown::Fast)?;
     standby.wait_for(ROLE, "standby")?;

@@ -105,6 +105,8 @@ pub struct Traces {
     pub primary_heard_at: Option<DateTime<Utc>>,
     /// The end of the primary's WAL, as it last said.
     pub primary_end: Option<Lsn>,
+    /// The end of the WAL that arrived from it.
+    pub received: Option<Lsn>,
     /// Whether the WAL before the branch ends with the primary's shutdown.
     pub primary_shut_down: bool,
     /// The branch, where there is one.
@@ -282,9 +284,11 @@ impl Traces {
             "end_time",
             format!("when the history file of timeline {} was written", branch.timeline.0),
         ));
+        // The beginning of a record may have arrived that was never finished: nobody was told of what was to be in it.
+        let arrived = self.received.map_or(branch.at, |received| received.max(branch.at));
         let lost = self
             .primary_end
-            .map(|end| end.bytes_since(branch.at))
+            .map(|end| end.bytes_since(arrived))
             .filter(|lost| *lost > 0);
         let mut rpo_seconds = None;
         let because = match (heard, lost) {

@@ -34,6 +34,7 @@ fn crashed() -> Traces {
         is_copy: false,
         primary_heard_at: None,
         primary_end: None,
+        received: None,
         primary_shut_down: false,
         branch: None,
         target_time: None,
@@ -150,6 +151,10 @@ fn a_failover_lost_what_the_primary_had_said_to_have() {
     traces.primary_end = Some(Lsn(9000));
     let found = traces.recovery().unwrap();
     assert!(found.rpo_seconds.is_none() && remark(&found, "rpo_seconds").contains("all arrived"));
+    // The beginning of a record that never was finished.
+    traces.primary_end = Some(Lsn(9500));
+    traces.received = Some(Lsn(9500));
+    assert!(traces.recovery().unwrap().rpo_seconds.is_none());
     traces.primary_shut_down = true;
     let found = traces.recovery().unwrap();
     assert_eq!((found.rpo_seconds, found.failure_time), (Some(0.0), None));
