@@ -28,6 +28,8 @@ pub struct Heartbeat {
     pub primary_heard_at: i64,
     /// The end of the primary's WAL, as it last said.
     pub primary_end: u64,
+    /// The end of the WAL that arrived from it.
+    pub received: u64,
     /// Device and inode of the data directory.
     pub directory: heapless::String<48>,
     /// The machine's boot; empty where the system does not tell.
@@ -53,6 +55,7 @@ impl Heartbeat {
             system_identifier: value("system_identifier")?.parse().ok()?,
             primary_heard_at: value("primary_heard_at")?.parse().ok()?,
             primary_end: value("primary_end")?.parse().ok()?,
+            received: value("received")?.parse().ok()?,
             directory: heapless::String::try_from(value("directory")?).ok()?,
             boot: heapless::String::try_from(value("boot")?).ok()?,
         })
@@ -63,12 +66,13 @@ impl Heartbeat {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "life {}\nat {}\nsystem_identifier {}\nprimary_heard_at {}\nprimary_end {}\ndirectory {}\nboot {}\nend 1\n",
+            "life {}\nat {}\nsystem_identifier {}\nprimary_heard_at {}\nprimary_end {}\nreceived {}\ndirectory {}\nboot {}\nend 1\n",
             self.life,
             self.at,
             self.system_identifier,
             self.primary_heard_at,
             self.primary_end,
+            self.received,
             self.directory,
             self.boot
         );

@@ -48,6 +48,8 @@ pub struct Life {
     pub primary_heard_at: i64,
     /// The end of the primary's WAL, as it last said.
     pub primary_end: u64,
+    /// The end of the WAL that arrived from it.
+    pub received: u64,
     /// The last heartbeat of the life before.
     pub last_heartbeat: Option<Heartbeat>,
     has_looked_back: bool,
@@ -200,8 +202,9 @@ pub fn look_back(system_identifier: u64) {
         life.last_heartbeat = last.filter(|last| last.life != life.began_at);
         // A standby that was restarted since its primary went has heard nothing itself.
         if let (Beginning::Standby, Some(last)) = (life.beginning, &life.last_heartbeat) {
-            life.primary_heard_at = life.primary_heard_at.max(last.primary_heard_at);
-            life.primary_end = life.primary_end.max(last.primary_end);
+            life.primary_heard_at = last.primary_heard_at;
+            life.primary_end = last.primary_end;
+            life.received = last.received;
         }
     });
 }

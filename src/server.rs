@@ -165,6 +165,18 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Whether the WAL up to `at`, the end of a record, is all that its server ever wrote, because it was shut down there.
+    ///
+    /// # Errors
+    /// Where the server's own WAL cannot be read.
+    pub fn shut_down_at(&self, at: Lsn) -> Result<bool> {
+        let history = self.history()?;
+        wal::ends_with_shutdown(&self.format, at, &mut |number| self.open_wal(&history, number))
+            .map_err(|error| Error::server_file(&self.wal_path(""), error))
+    }
+}
+
 /// How far local WAL has been searched for the first commit after `protected`, from one measurement to the next.
 pub struct Exposure {
     protected: Lsn,

@@ -9,28 +9,30 @@ use recovery::detected::{Detected, Durability};
 use recovery::lives::Home;
 use wal::Lsn;
 
-/// What the WAL receiver of a standby last heard: when, and the end of the primary's WAL.
+/// What a standby last heard of its primary; 0 stands for what is not known.
 pub struct Heard {
-    /// When the primary last said anything, in microseconds since 2000-01-01.
+    /// When the primary last said anything, in microseconds since 2000-01-01; 0 where no receiver is connected.
     pub at: i64,
-    /// The end of its WAL then; 0 where it did not say.
+    /// The end of its WAL then.
     pub end: u64,
+    /// The end of the WAL that arrived, connected or not.
+    pub received: u64,
 }
 
-/// What the WAL receiver last heard; `None` where none is connected.
-pub fn heard() -> Result<Option<Heard>> {
-    static HEARD: Statement =
-        Statement::new("SELECT last_msg_receipt_time, latest_end_lsn FROM pg_stat_wal_receiver WHERE pid IS NOT NULL");
+/// What the WAL receiver last heard.
+pub fn heard() -> Result<Heard> {
+    static HEARD: Statement = Statement::new(
+        "SELECT receiver.last_msg_receipt_time, receiver.latest_end_lsn, pg_last_wal_receive_lsn()
+           FROM (SELECT) AS always LEFT JOIN pg_stat_wal_receiver AS receiver ON receiver.pid IS NOT NULL",
+    );
     HEARD.read(&[], |rows| {
-        let Some(row) = rows.first() else {
-            return Ok(None);
-        };
-        let at: Option<TimestampWithTimeZone> = row.get(1)?;
-        let end: Option<PgLsn> = row.get(2)?;
-        Ok(at.map(|at| Heard {
-            at: at.into(),
-            end: end.map_or(0, |lsn| lsn.0),
-        }))
+        let row = rows.one("what the WAL receiver heard")?;
+        let position = |column| Ok::<_, Error>(row.get::<PgLsn>(column)?.map_or(0, |lsn| lsn.0));
+        Ok(Heard {
+            at: row.get::<TimestampWithTimeZone>(1)?.map_or(0, i64::from),
+            end: position(2)?,
+            received: position(3)?,
+        })
     })
 }
 
@@ -55,6 +57,8 @@ pub struct SelfKnowledge {
     pub target: Target,
     /// The last commit that was replayed, from an archive or as a standby.
     pub last_replayed_at: Option<DateTime<Utc>>,
+    /// The end of the WAL that arrived from a primary in this life of the server; 0 for none.
+    pub received: u64,
 }
 
 /// What the server itself says of its recovery. The settings of targets hold from its start on.
@@ -67,7 +71,7 @@ pub fn self_knowledge() -> Result<SelfKnowledge> {
                 nullif(current_setting('recovery_target_lsn'), '')::pg_lsn,
                 nullif(current_setting('recovery_target_name'), ''),
                 substring(current_setting('recovery_target_xid') FROM '^[1-9][0-9]{0,17}$')::bigint,
-                pg_last_xact_replay_timestamp()",
+                pg_last_xact_replay_timestamp(), pg_last_wal_receive_lsn()",
     );
     KNOWN.read(&[], |rows| {
         let row = rows.one("the server's settings")?;
@@ -84,6 +88,7 @@ pub fn self_knowledge() -> Result<SelfKnowledge> {
                 xid: row.get(7)?,
             },
             last_replayed_at: row.get(8)?.and_then(moment),
+            received: row.get::<PgLsn>(9)?.map_or(0, |lsn| lsn.0),
         })
     })
 }

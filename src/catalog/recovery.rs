@@ -172,7 +172,7 @@ static END: Statement = Statement::new(
              THEN (known.lsn - known.backup_start)::bigint END),
          duration_seconds = CASE WHEN known.took >= 0.0 THEN known.took END,
          rto_seconds = CASE WHEN $2 = 'completed' AND known.no_rto IS NULL THEN known.took END,
-         rpo_seconds = CASE WHEN $2 = 'completed' THEN greatest(known.lost, 0) END,
+         rpo_seconds = CASE WHEN $2 <> 'completed' THEN NULL WHEN known.lost < 0.0 THEN 0 ELSE known.lost END,
          checks = nullif(coalesce(recovery.checks, '{}') || jsonb_strip_nulls(jsonb_build_object(
              'rto_seconds', known.no_rto,
              'rpo_seconds', CASE WHEN $2 = 'completed' AND known.lost IS NULL THEN known.no_rpo END)), '{}')

@@ -62,8 +62,10 @@ impl LifeDuty {
             life: life.began_at,
             at: life::now(),
             system_identifier: server.format.system_identifier,
-            primary_heard_at: life.primary_heard_at,
-            primary_end: life.primary_end,
+            // Once it writes itself, what a primary had said belongs to the past.
+            primary_heard_at: if server.standby { life.primary_heard_at } else { 0 },
+            primary_end: if server.standby { life.primary_end } else { 0 },
+            received: if server.standby { life.received } else { 0 },
             directory: shmem::cut(&home.identity),
             boot: shmem::cut(&boot),
         }
@@ -113,9 +115,13 @@ fn listen(life: &Life) -> Result<()> {
         Role::Recovering
     };
     life::update(|life| {
-        if let Some(heard) = heard {
-            life.primary_heard_at = life.primary_heard_at.max(heard.at);
-            life.primary_end = life.primary_end.max(heard.end);
+        // Of several primaries, one after the other, the last one counts.
+        life.received = life.received.max(heard.received);
+        if heard.at != 0 && heard.at >= life.primary_heard_at {
+            life.primary_heard_at = heard.at;
+            if heard.end != 0 {
+                life.primary_end = heard.end;
+            }
         }
         life.role = Some(role);
         life.clone_of.clear();
@@ -265,11 +271,19 @@ fn traces(
     let position = |lsn: u64| Some(Lsn(lsn)).filter(|lsn| !lsn.is_invalid());
     let redo = position(life.redo);
     let recovered_to = position(life.recovered_to);
-    let last_commit_at = match (&branch, redo.or(backup_start), recovered_to) {
-        (Some(_), ..) => knowledge.last_replayed_at,
-        (None, Some(from), Some(to)) => last_commit(server, from, to),
-        _ => None,
+    let replayed = match (&branch, redo.or(backup_start), recovered_to) {
+        (Some(_), ..) => Ok(knowledge.last_replayed_at),
+        (None, Some(from), Some(to)) => last_commit(server, from, to).map_err(|error| error.to_string()),
+        _ => Ok(None),
     };
+    let (last_commit_at, unread) = match replayed {
+        Ok(at) => (at, None),
+        Err(error) => (None, Some(error)),
+    };
+    // What cannot be read says nothing: then nobody knows.
+    let primary_shut_down = branch
+        .as_ref()
+        .is_some_and(|branch| server.shut_down_at(branch.at).unwrap_or(false));
     let last = life.last_heartbeat.as_ref();
     Ok(Some(Traces {
         beginning: life.beginning,
@@ -282,10 +296,13 @@ fn traces(
         redo,
         recovered_to,
         last_commit_at,
+        unread,
         durability: knowledge.durability,
         is_copy,
         primary_heard_at: moment(life.primary_heard_at),
         primary_end: position(life.primary_end),
+        received: position(life.received.max(knowledge.received)),
+        primary_shut_down,
         branch,
         target_time: knowledge.target.time.and_then(crate::catalog::facts::moment),
         paused_at: moment(life.paused_at),
@@ -313,25 +330,26 @@ fn branch(server: &Server) -> Result<Option<Branch>> {
     }))
 }
 
-/// The last commit in the server's own WAL from `from` to `to`, the extension's own bookkeeping aside; `None` where there is none,
-/// or it cannot be read.
-fn last_commit(server: &Server, from: Lsn, to: Lsn) -> Option<DateTime<Utc>> {
+/// The last commit in the server's own WAL from `from` to `to`, the extension's own bookkeeping aside; `None` where there is none.
+///
+/// # Errors
+/// Where the server's own WAL cannot be read.
+fn last_commit(server: &Server, from: Lsn, to: Lsn) -> Result<Option<DateTime<Utc>>> {
     let mut replayed = server.clone();
     replayed.flush = to;
-    let mut stretch = FIRST_STRETCH;
+    let segment_size = server.format.segment_size.bytes();
+    // The checkpoint after recovery leaves the last segment in pg_wal, and those before it only where something needs them.
+    let mut stretch = FIRST_STRETCH.min(to.less(1).0.checked_rem(segment_size).unwrap_or_default() + 1);
     loop {
         let begin = to.less(stretch).max(from);
         let mut last = None;
         let mut next = begin;
-        while let Some(commit) = Exposure::after(&replayed, next)
-            .measure(&replayed, &mut process::answer_interrupts)
-            .ok()?
-        {
+        while let Some(commit) = Exposure::after(&replayed, next).measure(&replayed, &mut process::answer_interrupts)? {
             last = commit.at.or(last);
             next = commit.end;
         }
         if last.is_some() || begin == from {
-            return last.and_then(|at| moment(at.0));
+            return Ok(last.and_then(|at| moment(at.0)));
         }
         stretch = stretch.saturating_mul(8);
     }

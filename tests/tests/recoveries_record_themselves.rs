@@ -175,6 +175,7 @@ fn a_promoted_standby_records_the_failover() -> Result<()> {
     worker::ticks(&standby, 2)?;
     let alive = standby.text("SELECT last_msg_receipt_time FROM pg_stat_wal_receiver")?;
     primary.stop(Shutdown::Kill)?;
+    worker::ticks(&standby, 2)?;
     // The standby may be restarted meanwhile: what it had heard is not forgotten.
     standby.restart(Shutdown::Fast)?;
     standby.wait_for(ROLE, "standby")?;
@@ -204,6 +205,22 @@ fn a_promoted_standby_records_the_failover() -> Result<()> {
     assert_eq!(standby.text(FOUND)?, "1");
     assert_eq!(standby.text(ROLE)?, "primary");
     Ok(())
+}
+
+#[test]
+fn a_switchover_from_a_primary_that_was_shut_down_lost_nothing() -> Result<()> {
+    let mut primary = running()?;
+    let standby = primary.standby(settings())?;
+    standby.wait_for(ROLE, "standby")?;
+    primary.text("CREATE TABLE last_commit AS SELECT 1 AS one")?;
+    primary.stop(Shutdown::Fast)?;
+    standby.promote()?;
+    standby.wait_for(FOUND, "1")?;
+    holds(
+        &standby,
+        "recovery_type = 'failover' AND rpo_seconds = 0 AND failure_time IS NULL
+         AND checks ->> 'rpo_seconds' LIKE '%shut down in order%'",
+    )
 }
 
 /// A cluster with a base backup that the ledger knows, two commits after it, and the time between them.

@@ -95,6 +95,8 @@ pub struct Traces {
     pub recovered_to: Option<Lsn>,
     /// The last commit that was recovered.
     pub last_commit_at: Option<DateTime<Utc>>,
+    /// Why the WAL that was replayed could not be searched for it.
+    pub unread: Option<String>,
     /// What a crash can have taken.
     pub durability: Durability,
     /// Whether this server is a copy in another place.
@@ -103,6 +105,10 @@ pub struct Traces {
     pub primary_heard_at: Option<DateTime<Utc>>,
     /// The end of the primary's WAL, as it last said.
     pub primary_end: Option<Lsn>,
+    /// The end of the WAL that arrived from it.
+    pub received: Option<Lsn>,
+    /// Whether the WAL before the branch ends with the primary's shutdown.
+    pub primary_shut_down: bool,
     /// The branch, where there is one.
     pub branch: Option<Branch>,
     /// The setting `recovery_target_time`.
@@ -178,6 +184,7 @@ impl Traces {
         self.say_end(&mut remarks);
         let (rpo_seconds, because) = self.lost_in_crash();
         remarks.push(("rpo_seconds", because));
+        self.say_no_commit(&mut remarks);
         let replay_seconds = span(self.began_at, self.writes_at);
         if replay_seconds.is_some() {
             remarks.push((
@@ -277,12 +284,18 @@ impl Traces {
             "end_time",
             format!("when the history file of timeline {} was written", branch.timeline.0),
         ));
+        // The beginning of a record may have arrived that was never finished: nobody was told of what was to be in it.
+        let arrived = self.received.map_or(branch.at, |received| received.max(branch.at));
         let lost = self
             .primary_end
-            .map(|end| end.bytes_since(branch.at))
+            .map(|end| end.bytes_since(arrived))
             .filter(|lost| *lost > 0);
         let mut rpo_seconds = None;
         let because = match (heard, lost) {
+            _ if self.primary_shut_down => {
+                rpo_seconds = Some(0.0);
+                "nothing: the primary had been shut down in order, and all of its WAL arrived".to_owned()
+            }
             (Some(heard), Some(lost)) => {
                 remarks.push(("lost_bytes", lost.to_string()));
                 rpo_seconds = committed.and_then(|commit| span(commit, heard.max(commit)));
@@ -300,18 +313,23 @@ impl Traces {
         };
         remarks.push(("rpo_seconds", because));
         remarks.push(("timeline", branch.timeline.0.to_string()));
-        Detected {
+        let mut found = Detected {
             kind: RecoveryType::Failover,
             target_timeline: Some(branch.parent),
-            failure_time: heard.map(|_| start),
-            replay_seconds: None,
-            startup_seconds: None,
-            wal_replayed_bytes: None,
+            failure_time: heard.map(|_| start).filter(|_| !self.primary_shut_down),
             recovered_to_time: self.last_commit_at,
             recovered_to: Some(branch.at),
             rpo_seconds,
             ..self.timed(start, end, remarks)
+        };
+        if heard.is_none() {
+            found.rto_seconds = None;
+            found.remarks.push((
+                "rto_seconds",
+                "not known: nothing tells since when there was no primary".to_owned(),
+            ));
         }
+        found
     }
 
     fn restore(&self, branch: &Branch) -> Detected {
@@ -393,6 +411,7 @@ impl Traces {
             ),
         ];
         self.say_end(&mut remarks);
+        self.say_no_commit(&mut remarks);
         Detected {
             kind: RecoveryType::Latest,
             target_timeline: None,
@@ -415,6 +434,18 @@ impl Traces {
             _ => "when the server was found to accept writes".to_owned(),
         };
         remarks.push(("end_time", seen));
+    }
+
+    fn say_no_commit(&self, remarks: &mut Vec<(&'static str, String)>) {
+        if self.last_commit_at.is_some() {
+            return;
+        }
+        let because = match (&self.unread, self.recovered_to) {
+            (Some(error), _) => format!("not known: {error}"),
+            (None, Some(_)) => "nothing was committed in the WAL that was replayed".to_owned(),
+            (None, None) => "not known: the end of the WAL that was replayed was not seen".to_owned(),
+        };
+        remarks.push(("recovered_to_time", because));
     }
 
     /// The times, and an RTO where the clock makes sense.

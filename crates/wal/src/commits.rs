@@ -276,6 +276,49 @@ impl CommitScanner {
     }
 }
 
+/// Whether the last record before `to`, the end of a record, is the checkpoint of a shutdown: then the server that wrote it had
+/// nothing more to say. `open` is that of [`CommitScanner::advance`].
+///
+/// # Errors
+/// When a segment cannot be read, or what it holds is not sound.
+pub fn ends_with_shutdown<R: Read + Seek>(
+    format: &WalFormat,
+    to: Lsn,
+    open: &mut dyn FnMut(u64) -> io::Result<R>,
+) -> Result<bool, ScanError> {
+    let mut segments = Segments {
+        format: *format,
+        open,
+        current: None,
+    };
+    let Some(start) = CommitScanner::new(format, to.less(1)).first_page(to, &mut segments)? else {
+        return Ok(false);
+    };
+    let size = format.segment_size.bytes();
+    let mut stream = Stream::new(format, Timelines::Any, start);
+    let mut chunk = Vec::new();
+    let mut last = None;
+    while stream.position < to {
+        let position = stream.position;
+        let length = to
+            .bytes_since(position)
+            .min(size.saturating_sub(position.within(size)))
+            .min(CommitScanner::CHUNK);
+        chunk.resize(usize::try_from(length).unwrap_or_default(), 0);
+        segments.read(position, &mut chunk)?;
+        stream
+            .feed(&chunk, &mut |record: &Record<'_>| {
+                last = Some((record.end, record.header.is_shutdown()));
+            })
+            .map_err(|finding: Box<Finding>| ScanError::Fault(finding.fault))?;
+        if stream.position <= position {
+            // Padding behind a switch: no shutdown ends like that.
+            return Ok(false);
+        }
+    }
+    Ok(last == Some((to, true)))
+}
+
 /// The end of the last complete record.
 fn complete_up_to(stream: &Stream) -> Lsn {
     match stream.state {

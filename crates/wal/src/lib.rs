@@ -52,7 +52,7 @@ mod verifier;
 mod xid;
 
 pub use backup_history::{BackupHistory, BackupHistoryError, BackupLabel};
-pub use commits::{Commit, CommitScanner, ScanError, ScanProgress, scan_commits};
+pub use commits::{Commit, CommitScanner, ScanError, ScanProgress, ends_with_shutdown, scan_commits};
 pub use format::{BlockSizeError, Major, WalFormat};
 pub use handover::{Handover, HandoverError};
 pub use history::{HistoryEntry, HistoryError, TimelineHistory};

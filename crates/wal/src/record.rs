@@ -16,6 +16,8 @@ pub(crate) const PREFIX: usize = 96;
 pub(crate) const RM_XLOG: u8 = 0;
 /// RM_XACT_ID.
 const RM_XACT: u8 = 1;
+/// XLOG_CHECKPOINT_SHUTDOWN.
+const XLOG_CHECKPOINT_SHUTDOWN: u8 = 0x00;
 /// XLOG_SWITCH.
 const XLOG_SWITCH: u8 = 0x40;
 /// XLOG_RESTORE_POINT.
@@ -90,6 +92,11 @@ impl RecordHeader {
     /// The rest of the segment behind such a record is padding.
     pub const fn is_switch(&self) -> bool {
         self.resource_manager == RM_XLOG && self.info & RMGR_INFO == XLOG_SWITCH
+    }
+
+    /// The last record of a server that is shut down in order.
+    pub const fn is_shutdown(&self) -> bool {
+        self.resource_manager == RM_XLOG && self.info & RMGR_INFO == XLOG_CHECKPOINT_SHUTDOWN
     }
 
     /// Whether anything of the body is of interest.

@@ -7,7 +7,8 @@ use std::cell::Cell;
 use std::io::{self, Cursor};
 
 use wal::{
-    Commit, CommitScanner, Lsn, Major, PgTimestamp, ScanError, ScanProgress, SegmentSize, WalFormat, scan_commits,
+    Commit, CommitScanner, Lsn, Major, PgTimestamp, ScanError, ScanProgress, SegmentSize, WalFormat,
+    ends_with_shutdown, scan_commits,
 };
 use writer::{HEAP, Writer};
 
@@ -313,4 +314,26 @@ fn a_failed_scan_can_be_tried_again() {
         assert!(matches!(error, ScanError::Io { .. }), "{error}");
     }
     assert_eq!(found(scanner.advance(to, ALL, &mut open(&writer)).unwrap()).lsn, commit);
+}
+
+#[test]
+fn the_end_of_a_server_that_was_shut_down_is_known_wherever_it_lies() {
+    const SHUTDOWN: u8 = 0x00;
+    const ONLINE: u8 = 0x10;
+    let mut writer = writer();
+    let mut random = writer::Random(5);
+    let mut ends = Vec::new();
+    while writer.position().0 < (FIRST << 20) + (1 << 20) + 40_000 {
+        writer.record(HEAP, 0, &random.bytes((random.0 % 9_000) as usize));
+        ends.push((writer.position(), false));
+        let is_shutdown = random.next().is_multiple_of(2);
+        let info = if is_shutdown { SHUTDOWN } else { ONLINE };
+        writer.record(writer::XLOG, info, &writer::main_data(&random.bytes(88)));
+        ends.push((writer.position(), is_shutdown));
+    }
+    for (end, is_shutdown) in ends {
+        let told = ends_with_shutdown(&format(), end, &mut open(&writer)).unwrap();
+        assert_eq!(told, is_shutdown, "{end}");
+    }
+    assert!(!ends_with_shutdown(&format(), Lsn(FIRST << 20), &mut open(&writer)).unwrap_or(false));
 }

@@ -25,6 +25,7 @@ fn crashed() -> Traces {
         redo: Some(Lsn(1000)),
         recovered_to: Some(Lsn(5000)),
         last_commit_at: Some(at(99)),
+        unread: None,
         durability: Durability {
             fsync: true,
             full_page_writes: true,
@@ -33,6 +34,8 @@ fn crashed() -> Traces {
         is_copy: false,
         primary_heard_at: None,
         primary_end: None,
+        received: None,
+        primary_shut_down: false,
         branch: None,
         target_time: None,
         paused_at: None,
@@ -85,6 +88,7 @@ fn a_crash_lasts_from_the_last_sign_of_life_until_writes() {
     let found = lost.recovery().unwrap();
     assert_eq!(found.start, at(60));
     assert!(remark(&found, "start_time").contains("pg_control"));
+    assert!(remark(&found, "recovered_to_time").contains("nothing was committed"));
     // A heartbeat from the future is of a clock that was set back.
     let odd = Traces {
         heartbeat_at: Some(at(999)),
@@ -147,9 +151,17 @@ fn a_failover_lost_what_the_primary_had_said_to_have() {
     traces.primary_end = Some(Lsn(9000));
     let found = traces.recovery().unwrap();
     assert!(found.rpo_seconds.is_none() && remark(&found, "rpo_seconds").contains("all arrived"));
+    // The beginning of a record that never was finished.
+    traces.primary_end = Some(Lsn(9500));
+    traces.received = Some(Lsn(9500));
+    assert!(traces.recovery().unwrap().rpo_seconds.is_none());
+    traces.primary_shut_down = true;
+    let found = traces.recovery().unwrap();
+    assert_eq!((found.rpo_seconds, found.failure_time), (Some(0.0), None));
+    traces.primary_shut_down = false;
     traces.primary_heard_at = None;
     let found = traces.recovery().unwrap();
-    assert_eq!((found.start, found.rto_seconds), (at(123), Some(0.0)));
+    assert_eq!((found.start, found.rto_seconds), (at(123), None));
     assert!(remark(&found, "start_time").contains("never saw itself connected"));
     assert!(found.failure_time.is_none());
 }
