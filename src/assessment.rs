@@ -1,14 +1,16 @@
 //! The facts of this moment put together, and what crate `recovery` makes of them.
 
 use crate::access::{choose_source, trouble};
-use crate::catalog::{self, facts};
+use crate::catalog::{self, facts, plan};
 use crate::error::Result;
 
 use crate::server::{self, Exposure, Server};
 use crate::{settings, shmem};
 use chrono::{DateTime, Utc};
-use recovery::{Archiver, Facts, OldestCommit, Survey, Verdict, WorkerFact, assess, survey};
-use wal::Lsn;
+use recovery::plan::{Bounds, Stretch};
+use recovery::{Archiver, Facts, OldestCommit, Survey, Usable, Verdict, WorkerFact, assess, survey};
+use std::collections::HashMap;
+use wal::{Handover, Lsn};
 
 /// What can be said now.
 pub struct Assessment {
@@ -61,6 +63,51 @@ impl Assessment {
     pub fn exposure(&self, server: &Server) -> Option<Exposure> {
         let protected = self.survey.protection.protected.filter(|_| !server.standby)?;
         Some(search_after(server, protected))
+    }
+
+    /// The exact ends of a window: its first and last moment, and the first and last `recovery_target_lsn` that work.
+    pub fn bounds(&self, stretch: &Stretch) -> Result<Bounds> {
+        // A record can fill so many segments that none of them holds the end of another; those of more than this are not met.
+        const SEGMENTS: i64 = 64;
+        let ranges = stretch.ranges(Lsn(0));
+        let from_time = stretch.origins.first().and_then(|origin| origin.consistent_time);
+        let last_record = plan::last_handovers(&ranges, SEGMENTS)?
+            .iter()
+            .filter_map(|bytes| Handover::from_bytes(bytes).ok()?.last_record())
+            .next();
+        Ok(Bounds {
+            from_time,
+            // Without a commit since, the end of the backup is the last moment that can be reached.
+            to_time: plan::last_commit(&ranges)?.max(from_time),
+            from_lsn: stretch.bounds.from_lsn,
+            to_lsn: last_record
+                .unwrap_or(stretch.bounds.to_lsn)
+                .max(stretch.bounds.from_lsn),
+        })
+    }
+
+    /// For each backup a time at which it was consistent: its end, or a later commit in the segments that it needs, since no commit
+    /// before its end may be later than a time to recover to.
+    pub fn consistent_times(&self, backups: &[&Usable]) -> Result<HashMap<i64, DateTime<Utc>>> {
+        let size = self.facts.size.bytes();
+        let facts: Vec<_> = backups
+            .iter()
+            .filter_map(|usable| self.facts.backups.iter().find(|fact| fact.id == usable.id))
+            .collect();
+        let ranges: Vec<_> = facts
+            .iter()
+            .map(|fact| {
+                let end = fact.end.unwrap_or_default();
+                let behind = Lsn(end.0.div_ceil(size).saturating_mul(size));
+                (fact.timeline, fact.start.unwrap_or(end), behind)
+            })
+            .collect();
+        let latest = plan::latest_commits(&ranges)?;
+        Ok(facts
+            .iter()
+            .zip(latest)
+            .filter_map(|(fact, latest)| Some((fact.id, fact.finished_at.max(latest)?)))
+            .collect())
     }
 
     /// The verdict, given the oldest commit that would be lost.

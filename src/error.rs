@@ -7,6 +7,7 @@ use pgrx::datum::TryFromDatumError;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::SpiError;
+use recovery::plan::Refusal;
 use std::path::Path;
 use thiserror::Error;
 
@@ -66,6 +67,9 @@ pub enum Error {
         /// The policies that exist, for the hint.
         known: Vec<String>,
     },
+    /// A recovery target that cannot be reached.
+    #[error("{0}")]
+    NotReachable(Box<Refusal>),
     /// A row that others see, and that the caller's transaction began too early to see.
     #[error("could not serialize access to {kind} {key}")]
     StaleSnapshot {
@@ -169,6 +173,11 @@ impl Error {
             }
             Self::NullArgument { .. } => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Self::InvalidArgument { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::NotReachable(refusal) if refusal.is_about_absence() => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            Self::NotReachable(refusal) if refusal.is_about_state() => {
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Self::NotReachable(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             // What PL/pgSQL's SELECT INTO STRICT raises, so that callers there may use WHEN no_data_found.
             Self::NotFound { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::StaleSnapshot { .. } => PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
@@ -191,6 +200,7 @@ impl Error {
             Self::UnknownPolicy { name, .. } => {
                 Some(format!("No row of backup_policies has the policy_name \"{name}\"."))
             }
+            Self::NotReachable(refusal) => Some(refusal.detail()),
             Self::InvalidArgument { detail, .. } | Self::WrongState { detail, .. } => Some(detail.clone()),
             Self::LedgerIsAppendOnly { detail, .. } => Some((*detail).into()),
             _ => None,
@@ -209,6 +219,7 @@ impl Error {
             Self::NullArgument { hint, .. } | Self::InvalidArgument { hint, .. } | Self::WrongState { hint, .. } => {
                 Some(hint.clone())
             }
+            Self::NotReachable(refusal) => Some(refusal.hint()),
             Self::StaleSnapshot { .. } => Some("Try again in a new transaction.".into()),
             Self::NotFound { hint, .. } | Self::LedgerIsAppendOnly { hint, .. } => Some((*hint).into()),
             Self::UnknownPolicy { known, .. } if known.is_empty() => {

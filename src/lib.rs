@@ -9,6 +9,7 @@ mod detection;
 mod error;
 mod inspection;
 mod locks;
+mod planning;
 mod process;
 mod restore_command;
 mod scratch;

@@ -12,6 +12,7 @@ mod image;
 pub mod ledger;
 pub mod ledger_check;
 mod lsn;
+pub mod plan;
 pub mod recovery;
 pub mod samples;
 mod scope;

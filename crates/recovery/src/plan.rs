@@ -4,6 +4,7 @@
 //! recovery stop point is before consistent recovery point". What it stops at is decided by recoveryStopsBefore() and
 //! recoveryStopsAfter() in src/backend/access/transam/xlogrecovery.c, and so are the rules here.
 
+pub mod account;
 mod clock;
 pub mod command;
 pub mod destination;
@@ -18,11 +19,12 @@ pub mod tool;
 use chrono::{DateTime, Utc};
 use wal::{Lsn, SegmentName, Timeline};
 
+pub use account::{Account, Action, Copied, Link, Site, Tablespace};
 pub use clock::{CommitTimes, check_clock};
 pub use command::restore_command;
 pub use destination::{Destination, DestinationError};
 pub use refusal::Refusal;
-pub use steps::{Account, Action, Copied, Link, Site, Step, Tablespace, steps};
+pub use steps::{Step, steps};
 pub use stretch::{Bounds, Origin, Stretch};
 pub use tool::Tool;
 
