@@ -420,3 +420,7 @@ impl Choosing<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests;

@@ -143,7 +143,7 @@ mod tests {
         let of = |path: &str| made(&Source::Directory(PathBuf::from(path)), "cp %p /x/%f", &[Compression::None]);
         assert_eq!(of("/mnt/archive"), "cp /mnt/archive/%f \"%p\"");
         assert_eq!(of("/mnt/my archive"), "cp '/mnt/my archive/'%f \"%p\"");
-        assert_eq!(of("/mnt/100%"), "cp /mnt/100%%/%f \"%p\"");
+        assert_eq!(of("/mnt/100%"), "cp '/mnt/100%%/'%f \"%p\"");
     }
 
     #[test]

@@ -2,5 +2,5 @@
 
 mod properties;
 mod readiness;
-mod scenario;
+pub(crate) mod scenario;
 mod windows;
