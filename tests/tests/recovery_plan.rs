@@ -27,6 +27,11 @@ struct Past {
     moments: Vec<Moment>,
 }
 
+/// What every cluster here is like.
+fn settings() -> Settings {
+    Settings::new().set("max_prepared_transactions", "5")
+}
+
 impl Past {
     fn moment(&self, row: usize) -> Result<&Moment> {
         self.moments.get(row.wrapping_sub(2)).context("no such row")
@@ -46,6 +51,8 @@ impl Past {
         recorded(&cluster, "full", &path, take)?;
         let mut moments = Vec::new();
         for row in 2..=6 {
+            // One that is committed in two steps has its number elsewhere in the WAL.
+            let insert = if row == 5 { insert_prepared } else { insert };
             moments.push(insert(&cluster, row)?);
             if row == 3 {
                 cluster.text("SELECT pg_create_restore_point('after three')")?;
@@ -60,6 +67,18 @@ fn insert(cluster: &Cluster, row: usize) -> Result<Moment> {
     let xid = cluster.text(&format!(
         "INSERT INTO events VALUES ({row}) RETURNING pg_current_xact_id()"
     ))?;
+    moment_after(cluster, xid)
+}
+
+fn insert_prepared(cluster: &Cluster, row: usize) -> Result<Moment> {
+    let xid = cluster.text(&format!(
+        "BEGIN; INSERT INTO events VALUES ({row}); SELECT pg_current_xact_id(); PREPARE TRANSACTION 'row {row}'"
+    ))?;
+    cluster.text(&format!("COMMIT PREPARED 'row {row}'"))?;
+    moment_after(cluster, xid)
+}
+
+fn moment_after(cluster: &Cluster, xid: String) -> Result<Moment> {
     let after = cluster.text("SELECT clock_timestamp(), pg_current_wal_insert_lsn()")?;
     let (time, lsn) = after.split_once('|').context(after.clone())?;
     Ok(Moment {
@@ -175,7 +194,7 @@ fn fingerprint(path: &Path) -> Result<String> {
 
 #[test]
 fn each_kind_of_target_is_reached_by_the_printed_commands() -> Result<()> {
-    let past = Past::with(Settings::new(), |cluster, path| cluster.base_backup(path))?;
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
     let cluster = &past.cluster;
     let archive = fingerprint(cluster.archive().path())?;
     let backup = fingerprint(&cluster.place("the backup"))?;
@@ -192,7 +211,7 @@ fn each_kind_of_target_is_reached_by_the_printed_commands() -> Result<()> {
             "1,2,3,4",
         ),
         (
-            "by time, looking first",
+            "by time while looking",
             format!("target_time => '{}', target_action => 'pause'", of(2)?.time),
             "1,2",
         ),
@@ -229,7 +248,7 @@ fn each_kind_of_target_is_reached_by_the_printed_commands() -> Result<()> {
 
 #[test]
 fn in_place_of_the_server_not_even_what_was_not_archived_is_lost() -> Result<()> {
-    let mut past = Past::with(Settings::new(), |cluster, path| cluster.base_backup(path))?;
+    let mut past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
     let commands = commands(&past.cluster, "")?;
     insert(&past.cluster, 7)?;
     past.cluster.stop(Shutdown::Immediate)?;
@@ -254,7 +273,7 @@ fn in_place_of_the_server_not_even_what_was_not_archived_is_lost() -> Result<()>
 
 /// With a tablespace, whose rows are `events` too.
 fn with_tablespace(take: impl FnOnce(&Cluster, &Path) -> Result<()>) -> Result<Past> {
-    let cluster = Cluster::start(Settings::new())?;
+    let cluster = Cluster::start(settings())?;
     let place = cluster.place("its tablespace");
     process::run(process::program("mkdir", OnOurEnd::Kill)?.arg(&place))?;
     cluster.text(&format!("CREATE TABLESPACE fast LOCATION '{}'", place.display()))?;
@@ -315,7 +334,7 @@ fn a_chain_of_incremental_backups_is_put_together() -> Result<()> {
     if Server::chosen()?.major() < 17 {
         return Ok(());
     }
-    let past = Past::with(Settings::new().set("summarize_wal", "on"), |cluster, path| {
+    let past = Past::with(settings().set("summarize_wal", "on"), |cluster, path| {
         cluster.base_backup(path)
     })?;
     let cluster = &past.cluster;
@@ -340,7 +359,7 @@ fn a_chain_of_incremental_backups_is_put_together() -> Result<()> {
 
 #[test]
 fn what_the_server_could_not_reach_is_refused_with_what_it_could() -> Result<()> {
-    let past = Past::with(Settings::new(), |cluster, path| cluster.base_backup(path))?;
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
     let cluster = &past.cluster;
     let ends = cluster.text("SELECT to_time, timeline_id FROM recovery_windows")?;
     let (last, _) = ends.split_once('|').context(ends.clone())?;
@@ -391,7 +410,7 @@ fn what_the_server_could_not_reach_is_refused_with_what_it_could() -> Result<()>
 
 #[test]
 fn a_moment_between_two_windows_is_refused_with_both_neighbours() -> Result<()> {
-    let past = Past::with(Settings::new(), |cluster, path| cluster.base_backup(path))?;
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
     let cluster = &past.cluster;
     let lost = insert(cluster, 7)?;
     let segment = archived(cluster).and_then(|()| {
@@ -422,7 +441,7 @@ fn a_moment_between_two_windows_is_refused_with_both_neighbours() -> Result<()> 
 
 #[test]
 fn a_clock_that_was_set_back_is_noticed_and_the_lsn_reaches_the_moment() -> Result<()> {
-    let past = Past::with(Settings::new(), |cluster, path| cluster.base_backup(path))?;
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
     let cluster = &past.cluster;
     let first = cluster.text(
         "SELECT segment_name FROM wal_archive WHERE commit_count > 0 AND end_lsn > (SELECT end_lsn FROM backup_history WHERE id = 1)
@@ -447,7 +466,7 @@ fn a_clock_that_was_set_back_is_noticed_and_the_lsn_reaches_the_moment() -> Resu
 
 #[test]
 fn a_monitor_gets_a_plan_without_anything_on_disk_being_looked_at() -> Result<()> {
-    let past = Past::with(Settings::new(), |cluster, path| cluster.base_backup(path))?;
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
     let cluster = &past.cluster;
     cluster.text("CREATE ROLE monitor LOGIN IN ROLE pg_monitor")?;
     let mut monitor = cluster.connect_as("monitor", "postgres")?;

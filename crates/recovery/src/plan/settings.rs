@@ -54,7 +54,7 @@ pub(super) fn of_recovery(
 pub(super) fn of_a_copy(site: &Site, sockets: &str, port: u16) -> Result<Vec<String>, Refusal> {
     let mut lines = vec![setting("archive_mode", "off")?];
     lines.push(setting("listen_addresses", "")?);
-    lines.push(setting("unix_socket_directories", &format!("\"{sockets}\""))?);
+    lines.push(setting("unix_socket_directories", &format!("\"{}\"", sockets.replace('"', "\"\"")))?);
     lines.push(setting("port", &port.to_string())?);
     lines.push(setting("ssl", "off")?);
     lines.push(setting("hot_standby", "on")?);

@@ -227,7 +227,8 @@ impl Writer<'_> {
         if !self.account.to.is_beside {
             return (site.socket.clone().unwrap_or_else(|| "localhost".to_owned()), site.port);
         }
-        if self.account.to.path.len() <= LONGEST {
+        // libpq takes a comma for the end of a host.
+        if self.account.to.path.len() <= LONGEST && !self.account.to.path.contains(',') {
             return (self.account.to.path.clone(), site.port);
         }
         ("/tmp".to_owned(), site.port.checked_add(1).unwrap_or(5433))

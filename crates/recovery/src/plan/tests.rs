@@ -306,6 +306,15 @@ fn a_copy_beside_the_server_archives_nothing_and_writes_into_nothing_but_itself(
 }
 
 #[test]
+fn a_copy_answers_elsewhere_where_its_own_directory_is_no_name_of_a_socket() {
+    for path in ["/srv/one, two".to_owned(), format!("/srv/{}", "long".repeat(25))] {
+        let script = script(&account(Target::Latest, Some(&path), plain()), &site(15));
+        assert!(script.contains("unix_socket_directories = '\"/tmp\"'"), "{script}");
+        assert!(script.contains("port = '5433'") && script.contains("-h /tmp -p 5433"), "{script}");
+    }
+}
+
+#[test]
 fn in_place_of_the_server_what_was_there_is_kept_and_unarchived_wal_is_added() {
     let script = script(&account(Target::Latest, None, plain()), &site(15));
     for line in [
