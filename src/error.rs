@@ -70,6 +70,12 @@ pub enum Error {
     /// A recovery target that cannot be reached.
     #[error("{0}")]
     NotReachable(Box<Refusal>),
+    /// The caller may not have files of the server read.
+    #[error("permission denied to read archived WAL")]
+    MayNotRead {
+        /// What it was to be read for, and what does without.
+        hint: &'static str,
+    },
     /// A row that others see, and that the caller's transaction began too early to see.
     #[error("could not serialize access to {kind} {key}")]
     StaleSnapshot {
@@ -173,6 +179,7 @@ impl Error {
             }
             Self::NullArgument { .. } => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Self::InvalidArgument { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::MayNotRead { .. } => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Self::NotReachable(refusal) if refusal.is_about_absence() => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::NotReachable(refusal) if refusal.is_about_state() => {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
@@ -200,6 +207,7 @@ impl Error {
             Self::UnknownPolicy { name, .. } => {
                 Some(format!("No row of backup_policies has the policy_name \"{name}\"."))
             }
+            Self::MayNotRead { .. } => Some("Reading it takes the privileges of pg_read_server_files.".into()),
             Self::NotReachable(refusal) => Some(refusal.detail()),
             Self::InvalidArgument { detail, .. } | Self::WrongState { detail, .. } => Some(detail.clone()),
             Self::LedgerIsAppendOnly { detail, .. } => Some((*detail).into()),
@@ -219,6 +227,7 @@ impl Error {
             Self::NullArgument { hint, .. } | Self::InvalidArgument { hint, .. } | Self::WrongState { hint, .. } => {
                 Some(hint.clone())
             }
+            Self::MayNotRead { hint } => Some((*hint).into()),
             Self::NotReachable(refusal) => Some(refusal.hint()),
             Self::StaleSnapshot { .. } => Some("Try again in a new transaction.".into()),
             Self::NotFound { hint, .. } | Self::LedgerIsAppendOnly { hint, .. } => Some((*hint).into()),

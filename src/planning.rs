@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::server::{self, Server};
 use archive::{Compression, Source};
 use recovery::plan::{
-    Account, Action, Choice, CommitTimes, Destination, Evidence, Link, Origin, Point, Refusal, Site, Step, Stop, Stretch,
-    Target, Wanted, check_clock, choose, restore_command, steps,
+    Account, Action, Choice, CommitTimes, Destination, Evidence, Link, Origin, Point, Refusal, Site, Step, Stop,
+    Stretch, Target, Wanted, check_clock, choose, restore_command, steps,
 };
 use recovery::{Usable, plan};
 use std::collections::HashMap;
@@ -74,7 +74,11 @@ impl Planning {
             .iter()
             .filter_map(|(_, place)| Some(place.path.as_ref()?.to_utf8().into_owned()))
             .collect();
-        let archived = self.archive.as_ref().and_then(Source::root).map(|root| root.display().to_string());
+        let archived = self
+            .archive
+            .as_ref()
+            .and_then(Source::root)
+            .map(|root| root.display().to_string());
         let mut others: Vec<(&'static str, &str)> = paths.iter().map(|path| ("the backup", path.as_str())).collect();
         others.extend(archived.as_deref().map(|root| ("the archive", root)));
         let to = Destination::choose(asked.as_deref(), &own, &others).map_err(|error| {
@@ -93,7 +97,12 @@ impl Planning {
                 .map(|(id, place)| {
                     Ok(Link {
                         backup: *id,
-                        copied: backup::look_at(*id, place.path.as_ref(), &server_places, self.server.data_directory())?,
+                        copied: backup::look_at(
+                            *id,
+                            place.path.as_ref(),
+                            &server_places,
+                            self.server.data_directory(),
+                        )?,
                     })
                 })
                 .collect::<Result<Vec<_>>>()?,
@@ -113,7 +122,7 @@ impl Planning {
             action: request.action,
             predicted: self.assessment.facts.predicted_rto,
         };
-        Ok(steps(&account, &site(server_places, self.server.data_directory()))?)
+        Ok(steps(&account, &site(server_places, &self.server))?)
     }
 
     /// The windows, with the exact ends of each.
@@ -195,7 +204,14 @@ impl Planning {
         let stop = facts::first_after(&ranges, *time)?;
         let mut trouble = None;
         let checked = check_clock(choice, ahead, behind, &mut |segment| {
-            let found = transaction::last_commit_up_to(*time, segment, stretch, &self.server, &self.assessment, self.archive.as_ref());
+            let found = transaction::last_commit_up_to(
+                *time,
+                segment,
+                stretch,
+                &self.server,
+                &self.assessment,
+                self.archive.as_ref(),
+            );
             found.unwrap_or_else(|error| {
                 trouble = Some(error);
                 None
@@ -239,15 +255,22 @@ impl Planning {
             _ => Vec::new(),
         };
         let archive_command = server::setting(c"archive_command").unwrap_or_default();
-        Ok(restore_command(&own, self.archive.as_ref(), &archive_command, &compressions)?)
+        Ok(restore_command(
+            &own,
+            self.archive.as_ref(),
+            &archive_command,
+            &compressions,
+        )?)
     }
 }
 
-fn site(places: Places, data_directory: &Path) -> Site {
+fn site(places: Places, server: &Server) -> Site {
+    let data_directory = server.data_directory();
     let config_file = server::setting(c"config_file").filter(|file| !Path::new(file).starts_with(data_directory));
     let sockets = server::setting(c"unix_socket_directories").unwrap_or_default();
     Site {
         major: compat::MAJOR.number(),
+        is_standby: server.standby,
         bindir: places.bindir,
         config_file,
         port: server::setting(c"port")
@@ -296,7 +319,10 @@ fn handover_before(segment: SegmentName, assessment: &Assessment) -> Result<Opti
     let Some(previous) = segment.previous() else {
         return Ok(None);
     };
-    let on_history = assessment.facts.history.timeline_of_segment(previous.number, previous.size);
+    let on_history = assessment
+        .facts
+        .history
+        .timeline_of_segment(previous.number, previous.size);
     for name in [previous, previous.on(on_history)] {
         if let Some(bytes) = wal_archive::handover(&name.to_string())? {
             return Ok(wal::Handover::from_bytes(&bytes).ok());

@@ -31,14 +31,7 @@ fn recovery_plan(
     target_inclusive: default!(Option<bool>, "true"),
     target_action: default!(Option<Text>, "'promote'"),
 ) -> Result<
-    TableIterator<
-        'static,
-        (
-            name!(step, i32),
-            name!(action, String),
-            name!(command, Option<String>),
-        ),
-    >,
+    TableIterator<'static, (name!(step, i32), name!(action, String), name!(command, Option<String>))>,
     ErrorReport,
 > {
     let target = target(target_time, target_lsn, target_name.as_ref(), target_xid)?;
@@ -72,7 +65,9 @@ fn recovery_plan(
         action,
     })?;
     Ok(TableIterator::new(
-        (1..).zip(steps).map(|(number, step)| (number, step.action, step.command)),
+        (1..)
+            .zip(steps)
+            .map(|(number, step)| (number, step.action, step.command)),
     ))
 }
 

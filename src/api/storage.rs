@@ -6,16 +6,20 @@ use pgrx::prelude::*;
 use super::call;
 use crate::catalog::Text;
 
-/// Whether the caller may have `path` read. Where not, a notice says that `consequence` follows, and why.
-pub fn readable(path: &Text, consequence: &str) -> bool {
+/// Whether the caller may have files of the server read.
+pub fn may_read() -> bool {
     // SAFETY: reads the catalog within the caller's transaction. A superuser is a member of every role.
-    let may = unsafe {
+    unsafe {
         pg_sys::has_privs_of_role(
             pg_sys::GetUserId(),
             pg_sys::Oid::from(pg_sys::ROLE_PG_READ_SERVER_FILES),
         )
-    };
-    if !may {
+    }
+}
+
+/// Whether the caller may have `path` read. Where not, a notice says that `consequence` follows, and why.
+pub fn readable(path: &Text, consequence: &str) -> bool {
+    if !may_read() {
         call::tell(
             PgLogLevel::NOTICE,
             consequence.to_owned(),

@@ -96,8 +96,9 @@ pub fn last_commit(ranges: &[Range]) -> Result<Option<DateTime<Utc>>> {
     );
     let (timelines, first, behind) = columns(ranges);
     LAST.read(&[timelines.into(), first.into(), behind.into()], |rows| {
-        rows.first()
-            .map_or(Ok(None), |row| Ok(row.get::<TimestampWithTimeZone>(1)?.and_then(moment)))
+        rows.first().map_or(Ok(None), |row| {
+            Ok(row.get::<TimestampWithTimeZone>(1)?.and_then(moment))
+        })
     })
 }
 

@@ -38,7 +38,10 @@ pub fn look_at(id: i64, path: Option<&Text>, places: &Places, data_directory: &P
             .collect()
     };
     Ok(match found {
-        BaseBackup::Plain { tablespaces: found, wal } => {
+        BaseBackup::Plain {
+            tablespaces: found,
+            wal,
+        } => {
             if let Some(tablespace) = found
                 .iter()
                 .find(|tablespace| is_the_servers_own(&tablespace.path, places, data_directory))

@@ -2,6 +2,7 @@
 
 use super::handover_before;
 use crate::access::{Access, Opening};
+use crate::api::storage;
 use crate::assessment::Assessment;
 use crate::catalog::plan as facts;
 use crate::error::{Error, Result};
@@ -25,7 +26,7 @@ pub struct Sought {
 /// Looks for the commits of a transaction along these windows.
 ///
 /// # Errors
-/// Where the archive cannot be read.
+/// Where the archive cannot be read, or the caller may not have it read.
 pub fn find(
     xid: u32,
     stretches: &[Stretch],
@@ -33,6 +34,11 @@ pub fn find(
     assessment: &Assessment,
     archive: Option<&Source>,
 ) -> Result<Sought> {
+    if !storage::may_read() {
+        return Err(Error::MayNotRead {
+            hint: "Where a transaction commits is found by reading WAL. A time, an LSN or a restore point needs no such look.",
+        });
+    }
     let size = server.format.segment_size;
     let candidates: Vec<SegmentName> = facts::segments_of_transaction(xid)?
         .iter()
@@ -65,7 +71,7 @@ pub fn find(
     Ok(sought)
 }
 
-/// The start of the last commit up to a moment in the segment at `start`.
+/// The start of the last commit up to a moment in the segment at `start`; none where that cannot be read, or not for this caller.
 ///
 /// # Errors
 /// Where the archive cannot be read.
@@ -77,6 +83,9 @@ pub fn last_commit_up_to(
     assessment: &Assessment,
     archive: Option<&Source>,
 ) -> Result<Option<Lsn>> {
+    if !storage::may_read() {
+        return Ok(None);
+    }
     let Some((timeline, ..)) = stretch
         .ranges(start)
         .into_iter()
@@ -123,16 +132,14 @@ impl<'a> Reading<'a> {
         let between = || {
             pgrx::check_for_interrupts!();
         };
-        let opening = self
-            .access
-            .read(self.server, &segment.to_string(), &mut || between())?;
+        let opening = self.access.read(self.server, &segment.to_string(), &mut || between())?;
         let Opening::File(opened) = opening else {
             return Ok(false);
         };
         let history = self.assessment.facts.history.as_of(segment.timeline);
         let before = handover_before(segment, self.assessment)?;
-        let verifier = SegmentVerifier::new(&self.server.format, segment, history.as_ref(), before)
-            .with_hashing(Hashing::None);
+        let verifier =
+            SegmentVerifier::new(&self.server.format, segment, history.as_ref(), before).with_hashing(Hashing::None);
         let (mut reader, mut content) = (std::mem::take(&mut self.reader), opened.content);
         let read = contained(|callback| {
             let outcome = reader.verify_with(&mut content, verifier, on_commit, &mut |_| callback.run(between));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use postgres::NoTls;
-use tests::cluster::text_in;
+use tests::cluster::{refusal_in, text_in};
 use tests::process::{self, OnOurEnd};
 use tests::{Cluster, Server, Settings, Shutdown};
 
@@ -122,7 +122,11 @@ fn archived(cluster: &Cluster) -> Result<()> {
 
 fn basebackup(cluster: &Cluster, options: &[&str], path: &Path) -> Result<()> {
     let mut command = cluster.client_command("pg_basebackup")?;
-    command.args(["--checkpoint=fast", "--no-sync"]).args(options).arg("-D").arg(path);
+    command
+        .args(["--checkpoint=fast", "--no-sync"])
+        .args(options)
+        .arg("-D")
+        .arg(path);
     process::run(&mut command).map(drop)
 }
 
@@ -136,7 +140,11 @@ struct Restored {
 impl Restored {
     fn text(&self, sql: &str) -> Result<String> {
         let mut config = postgres::Config::new();
-        config.host_path(&self.socket).port(5432).user("postgres").dbname("postgres");
+        config
+            .host_path(&self.socket)
+            .port(5432)
+            .user("postgres")
+            .dbname("postgres");
         text_in(&mut config.connect(NoTls)?, sql)
     }
 }
@@ -350,7 +358,10 @@ fn a_chain_of_incremental_backups_is_put_together() -> Result<()> {
     let after = insert(cluster, 8)?;
     insert(cluster, 9)?;
     archived(cluster)?;
-    let plan = commands(cluster, &format!("target_lsn => '{}', data_directory => '/x'", after.lsn))?;
+    let plan = commands(
+        cluster,
+        &format!("target_lsn => '{}', data_directory => '/x'", after.lsn),
+    )?;
     ensure!(plan.contains("pg_combinebackup") && plan.contains("tuesday"), "{plan}");
     let restored = carried_out(cluster, "combined", &format!("target_lsn => '{}'", after.lsn))?;
     assert_eq!(restored.text(ROWS)?, "1,2,3,4,5,6,7,8");
@@ -365,22 +376,57 @@ fn what_the_server_could_not_reach_is_refused_with_what_it_could() -> Result<()>
     let (last, _) = ends.split_once('|').context(ends.clone())?;
     let (soon, early) = ("now() + interval '1 hour'", "now() - interval '1 day'");
     for (arguments, state, message, detail) in [
-        ("target_xid => 800, target_lsn => '0/1'", "22023", "more than one recovery target", "one target"),
+        (
+            "target_xid => 800, target_lsn => '0/1'",
+            "22023",
+            "more than one recovery target",
+            "one target",
+        ),
         (&format!("target_time => {soon}"), "22023", "is in the future", last),
         ("target_time => 'infinity'", "22023", "must be a moment", ""),
-        (&format!("target_time => {early}"), "22023", "before the first moment", "The first moment that can be recovered is"),
-        ("target_time => clock_timestamp()", "22023", "after the last moment", last),
+        (
+            &format!("target_time => {early}"),
+            "22023",
+            "before the first moment",
+            "The first moment that can be recovered is",
+        ),
+        (
+            "target_time => clock_timestamp()",
+            "22023",
+            "after the last moment",
+            last,
+        ),
         ("target_lsn => '0/1'", "22023", "before the first moment", "timeline 1"),
         ("target_lsn => 'FF/0'", "22023", "after the last moment", last),
-        ("target_name => 'nobody made this'", "P0002", "not in the verified WAL", "\"the end\", \"after three\""),
-        ("target_xid => 3", "P0002", "transaction 3 is not in the verified WAL", last),
+        (
+            "target_name => 'nobody made this'",
+            "P0002",
+            "not in the verified WAL",
+            "\"the end\", \"after three\"",
+        ),
+        (
+            "target_xid => 3",
+            "P0002",
+            "transaction 3 is not in the verified WAL",
+            last,
+        ),
         ("target_xid => 2", "22023", "no transaction", "from 3"),
         ("target_xid => 4000000000", "22023", "has not begun", "The next one is"),
         ("target_xid => 4294968296", "22023", "has not begun", "epoch 0"),
-        ("target_timeline => 9", "P0002", "no recovery window ends on timeline 9", "timeline 1"),
+        (
+            "target_timeline => 9",
+            "P0002",
+            "no recovery window ends on timeline 9",
+            "timeline 1",
+        ),
         ("target_timeline => 0", "22023", "target_timeline", ""),
         ("target_action => 'pause'", "22023", "needs a target", ""),
-        ("target_action => 'shutdown', target_lsn => '0/1'", "22023", "target_action", ""),
+        (
+            "target_action => 'shutdown', target_lsn => '0/1'",
+            "22023",
+            "target_action",
+            "",
+        ),
         ("data_directory => 'here'", "22023", "not an absolute path", ""),
         ("data_directory => '/'", "22023", "not an absolute path", ""),
         (
@@ -404,7 +450,10 @@ fn what_the_server_could_not_reach_is_refused_with_what_it_could() -> Result<()>
         ensure!(error.hint().is_some(), "{arguments}: no hint");
     }
     // A full transaction number, and its last 32 bits, are both one.
-    cluster.text(&format!("SELECT count(*) FROM recovery_plan(target_xid => {})", past.moment(4)?.xid))?;
+    cluster.text(&format!(
+        "SELECT count(*) FROM recovery_plan(target_xid => {})",
+        past.moment(4)?.xid
+    ))?;
     Ok(())
 }
 
@@ -432,10 +481,40 @@ fn a_moment_between_two_windows_is_refused_with_both_neighbours() -> Result<()> 
         "{detail}"
     );
     // Both sides of the gap can still be reached.
-    let before = carried_out(cluster, "before the gap", &format!("target_time => '{}'", past.moment(3)?.time))?;
+    let before = carried_out(
+        cluster,
+        "before the gap",
+        &format!("target_time => '{}'", past.moment(3)?.time),
+    )?;
     assert_eq!(before.text(ROWS)?, "1,2,3");
     let after = carried_out(cluster, "after the gap", "")?;
     assert_eq!(after.text(ROWS)?, "1,2,3,4,5,6,7,8");
+    Ok(())
+}
+
+#[test]
+fn moments_on_both_sides_of_a_promotion_are_reached_along_the_servers_own_history() -> Result<()> {
+    let mut past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    past.cluster.stop(Shutdown::Fast)?;
+    fs::write(past.cluster.data().join("standby.signal"), "")?;
+    past.cluster.start_server()?;
+    past.cluster.promote()?;
+    let cluster = &past.cluster;
+    let after = insert(cluster, 7)?;
+    insert(cluster, 8)?;
+    archived(cluster)?;
+    cluster.wait_for("SELECT timeline_id FROM recovery_windows WHERE is_current", "2")?;
+    for (name, arguments, rows) in [
+        ("before", format!("target_lsn => '{}'", past.moment(4)?.lsn), "1,2,3,4"),
+        ("behind", format!("target_time => '{}'", after.time), "1,2,3,4,5,6,7"),
+        ("newest", String::new(), "1,2,3,4,5,6,7,8"),
+    ] {
+        let restored = carried_out(cluster, name, &arguments).context(name)?;
+        assert_eq!(restored.text(ROWS)?, rows, "{name}");
+        assert_eq!(restored.text("SHOW recovery_target_timeline")?, "2", "{name}");
+    }
+    let error = cluster.refusal("SELECT * FROM recovery_plan(target_timeline => 1)")?;
+    ensure!(error.detail().unwrap_or_default().contains("timeline 2"), "{error:?}");
     Ok(())
 }
 
@@ -455,7 +534,10 @@ fn a_clock_that_was_set_back_is_noticed_and_the_lsn_reaches_the_moment() -> Resu
         "UPDATE wal_archive SET first_commit_at = first_commit_at + interval '1 hour', last_commit_at = last_commit_at + interval '1 hour'
           WHERE segment_name = '{first}'"
     ))?;
-    let error = cluster.refusal(&format!("SELECT * FROM recovery_plan(target_time => '{}')", moment.time))?;
+    let error = cluster.refusal(&format!(
+        "SELECT * FROM recovery_plan(target_time => '{}')",
+        moment.time
+    ))?;
     ensure!(error.message().contains("the clock was set back"), "{error}");
     let hint = error.hint().unwrap_or_default();
     let lsn = hint.split('\'').nth(1).context(hint.to_owned())?;
@@ -471,9 +553,17 @@ fn a_monitor_gets_a_plan_without_anything_on_disk_being_looked_at() -> Result<()
     cluster.text("CREATE ROLE monitor LOGIN IN ROLE pg_monitor")?;
     let mut monitor = cluster.connect_as("monitor", "postgres")?;
     let data = cluster.place("for the monitor");
-    let sql = format!("SELECT command FROM recovery_plan(data_directory => '{}')", data.display());
+    let sql = format!(
+        "SELECT command FROM recovery_plan(data_directory => '{}')",
+        data.display()
+    );
     let script = text_in(&mut monitor, &sql)?;
     ensure!(script.contains("the backup has links to other places"), "{script}");
+    let refused = refusal_in(
+        &mut monitor,
+        &format!("SELECT * FROM recovery_plan(target_xid => {})", past.moment(4)?.xid),
+    )?;
+    assert_eq!(refused.code().code(), "42501", "{refused}");
     let restored = Restored {
         socket: data.clone(),
         data,

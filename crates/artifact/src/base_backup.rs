@@ -169,7 +169,14 @@ mod tests {
     #[test]
     fn a_tar_backup_is_told_with_its_files() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["base.tar.gz", "pg_wal.tar.gz", "16385.tar.gz", "backup_manifest", "x.tar", "16386.tarred"] {
+        for name in [
+            "base.tar.gz",
+            "pg_wal.tar.gz",
+            "16385.tar.gz",
+            "backup_manifest",
+            "x.tar",
+            "16386.tarred",
+        ] {
             fs::write(root.path().join(name), "").unwrap();
         }
         assert_eq!(
@@ -186,7 +193,10 @@ mod tests {
     fn what_is_no_base_backup_is_told_as_what_it_is() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("toc.dat"), "").unwrap();
-        assert_eq!(base_backup(root.path()).unwrap(), BaseBackup::Other(Kind::DirectoryDump));
+        assert_eq!(
+            base_backup(root.path()).unwrap(),
+            BaseBackup::Other(Kind::DirectoryDump)
+        );
         assert!(base_backup(Path::new("/nowhere/base")).is_err());
     }
 }

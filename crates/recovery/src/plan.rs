@@ -195,6 +195,13 @@ struct Place {
     at: Option<DateTime<Utc>>,
 }
 
+/// The ends of a window, and a target, in one measure.
+struct Placed<T> {
+    from: T,
+    to: T,
+    target: T,
+}
+
 impl Choosing<'_> {
     fn choice(&self, stretch: usize, origin: &Origin, stop: Stop, fits: &dyn Fn(&Origin) -> bool) -> Option<Choice> {
         let of = self.all.get(stretch)?;
@@ -283,7 +290,7 @@ impl Choosing<'_> {
         }
         Err(self.outside(Asked::Time(time), &|stretch| {
             let (from, to) = (stretch.bounds.from_time?, stretch.bounds.to_time?);
-            Some((from.timestamp_micros(), to.timestamp_micros(), time.timestamp_micros()))
+            Some(Placed { from, to, target: time })
         }))
     }
 
@@ -354,8 +361,7 @@ impl Choosing<'_> {
             for (position, place) in on_path.iter().enumerate().rev() {
                 let becomes_consistent = |origin: &Origin| origin.consistent_at <= place.consistent_by;
                 let earlier = position.checked_sub(1).and_then(|before| on_path.get(before));
-                let passes_no_other =
-                    |origin: &Origin| earlier.is_none_or(|earlier| earlier.seen_from <= origin.start);
+                let passes_no_other = |origin: &Origin| earlier.is_none_or(|earlier| earlier.seen_from <= origin.start);
                 let fits = |origin: &Origin| becomes_consistent(origin) && passes_no_other(origin);
                 if let Some(mut choice) = self.with_best(*index, stop.clone(), &fits) {
                     choice.stop_lsn = Some(place.seen_from);
@@ -386,30 +392,34 @@ impl Choosing<'_> {
 
     fn outside_by_lsn(&self, asked: Asked, lsn: Lsn) -> Refusal {
         self.outside(asked, &|stretch| {
-            Some((stretch.bounds.from_lsn, stretch.bounds.to_lsn, lsn))
+            Some(Placed {
+                from: stretch.bounds.from_lsn,
+                to: stretch.bounds.to_lsn,
+                target: lsn,
+            })
         })
     }
 
-    /// What lies nearest to a target that no window holds. `place` gives the ends of a window and the target in one measure.
-    fn outside<T: Ord + Copy>(&self, asked: Asked, place: &dyn Fn(&Stretch) -> Option<(T, T, T)>) -> Refusal {
+    /// What lies nearest to a target that no window holds.
+    fn outside<T: Ord + Copy>(&self, asked: Asked, place: &dyn Fn(&Stretch) -> Option<Placed<T>>) -> Refusal {
         let placed = || {
             self.stretches
                 .iter()
                 .filter_map(|(_, stretch)| Some((place(stretch)?, *stretch)))
         };
         let before = placed()
-            .filter(|((_, to, target), _)| to < target)
-            .max_by_key(|((_, to, _), _)| *to)
+            .filter(|(placed, _)| placed.to < placed.target)
+            .max_by_key(|(placed, _)| placed.to)
             .map(|(_, stretch)| stretch.end());
         let after = placed()
-            .filter(|((from, _, target), _)| from > target)
-            .min_by_key(|((from, _, _), _)| *from)
+            .filter(|(placed, _)| placed.from > placed.target)
+            .min_by_key(|(placed, _)| placed.from)
             .map(|(_, stretch)| stretch.beginning());
         let elsewhere = self
             .all
             .iter()
             .filter(|other| !self.stretches.iter().any(|(_, open)| std::ptr::eq(*open, *other)))
-            .filter(|other| place(other).is_some_and(|(from, to, target)| (from..=to).contains(&target)))
+            .filter(|other| place(other).is_some_and(|placed| (placed.from..=placed.to).contains(&placed.target)))
             .map(|other| other.timeline)
             .next_back();
         Refusal::Outside {

@@ -140,7 +140,16 @@ fn a_commit_is_told_with_the_transaction_that_it_is_of() {
     let body = |flags: u32, middle: Vec<u8>, xid: u32| {
         main_data(&[1_i64.to_ne_bytes().to_vec(), number(flags), middle, number(xid)].concat())
     };
-    let lists = [number(5), number(6), number(2), number(90), number(91), number(1), vec![0xAA; 16]].concat();
+    let lists = [
+        number(5),
+        number(6),
+        number(2),
+        number(90),
+        number(91),
+        number(1),
+        vec![0xAA; 16],
+    ]
+    .concat();
     writer.record(XACT, COMMIT_PREPARED | HAS_INFO, &body(0b1_1011, lists, 9));
     writer.record(XACT, COMMIT_PREPARED | HAS_INFO, &body(0b1_0000, Vec::new(), 11));
     // One whose number lies too far behind, and one that says nothing of it.

@@ -27,6 +27,8 @@ impl Action {
 pub struct Site {
     /// Its major version.
     pub major: u32,
+    /// Whether it is a standby, which cannot record anything.
+    pub is_standby: bool,
     /// Where its programs are.
     pub bindir: String,
     /// Its configuration file, where that lies outside of the data directory.

@@ -41,8 +41,8 @@ pub fn check_clock(
         return Ok(());
     };
     let limit = CommitTimes::limit(*time);
-    let jumped = behind.start > ahead.start
-        || (behind.start == ahead.start && behind.first > limit && behind.last <= *time);
+    let jumped =
+        behind.start > ahead.start || (behind.start == ahead.start && behind.first > limit && behind.last <= *time);
     if !jumped {
         return Ok(());
     }

@@ -37,7 +37,9 @@ pub fn restore_command(
                 .and_then(std::path::Path::parent)
                 .map_or_else(|| "/".to_owned(), |path| path.display().to_string());
             let repository = word(&repository)?;
-            in_percent(&format!("pgbackrest --stanza={stanza} --repo1-path={repository} archive-get")) + " %f \"%p\""
+            in_percent(&format!(
+                "pgbackrest --stanza={stanza} --repo1-path={repository} archive-get"
+            )) + " %f \"%p\""
         }
         Source::Barman(path) => {
             let server = path.parent().map_or_else(String::new, last_part);
@@ -73,7 +75,8 @@ fn counterpart(archive_command: &str) -> Option<String> {
         return None;
     }
     let (there, back) = WAYS.iter().find(|(there, _)| {
-        words.iter().any(|word| word.rsplit('/').next() == Some(there)) && words.last().is_some_and(|last| last.contains("%p"))
+        words.iter().any(|word| word.rsplit('/').next() == Some(there))
+            && words.last().is_some_and(|last| last.contains("%p"))
     })?;
     let turned: Vec<String> = words
         .iter()
@@ -127,7 +130,9 @@ mod tests {
     use super::*;
 
     fn made(source: &Source, archive_command: &str, compressions: &[Compression]) -> String {
-        restore_command("", Some(source), archive_command, compressions).unwrap().unwrap()
+        restore_command("", Some(source), archive_command, compressions)
+            .unwrap()
+            .unwrap()
     }
 
     #[test]
@@ -140,7 +145,13 @@ mod tests {
 
     #[test]
     fn a_directory_is_copied_from_whatever_its_name() {
-        let of = |path: &str| made(&Source::Directory(PathBuf::from(path)), "cp %p /x/%f", &[Compression::None]);
+        let of = |path: &str| {
+            made(
+                &Source::Directory(PathBuf::from(path)),
+                "cp %p /x/%f",
+                &[Compression::None],
+            )
+        };
         assert_eq!(of("/mnt/archive"), "cp /mnt/archive/%f \"%p\"");
         assert_eq!(of("/mnt/my archive"), "cp '/mnt/my archive/'%f \"%p\"");
         assert_eq!(of("/mnt/100%"), "cp '/mnt/100%%/'%f \"%p\"");
@@ -164,7 +175,11 @@ mod tests {
     fn the_archivers_own_program_fetches_with_its_own_options() {
         let repository = Source::PgBackRest(PathBuf::from("/repo/archive/main"));
         assert_eq!(
-            made(&repository, "/usr/bin/pgbackrest --stanza=main --config=/etc/b.conf archive-push %p", &[]),
+            made(
+                &repository,
+                "/usr/bin/pgbackrest --stanza=main --config=/etc/b.conf archive-push %p",
+                &[]
+            ),
             "/usr/bin/pgbackrest --stanza=main --config=/etc/b.conf archive-get %f \"%p\""
         );
         assert_eq!(
@@ -182,12 +197,18 @@ mod tests {
             made(&barman, "barman-wal-archive -U barman backup main %p", &[]),
             "barman-wal-restore -U barman backup main %f \"%p\""
         );
-        assert_eq!(made(&barman, "rsync %p barman@host:x", &[]), "barman get-wal main %f > \"%p\"");
+        assert_eq!(
+            made(&barman, "rsync %p barman@host:x", &[]),
+            "barman get-wal main %f > \"%p\""
+        );
     }
 
     #[test]
     fn what_is_more_than_one_command_is_not_turned_round() {
         let walg = Source::WalG(PathBuf::from("/w"));
-        assert_eq!(made(&walg, "wal-g wal-push %p && echo %p", &[]), "WALG_FILE_PREFIX=/w wal-g wal-fetch %f \"%p\"");
+        assert_eq!(
+            made(&walg, "wal-g wal-push %p && echo %p", &[]),
+            "WALG_FILE_PREFIX=/w wal-g wal-fetch %f \"%p\""
+        );
     }
 }

@@ -78,7 +78,11 @@ impl Destination {
 
 /// Without doubled or trailing slashes, so that one place has one name.
 fn tidy(path: &str) -> String {
-    Path::new(path).components().collect::<std::path::PathBuf>().display().to_string()
+    Path::new(path)
+        .components()
+        .collect::<std::path::PathBuf>()
+        .display()
+        .to_string()
 }
 
 #[cfg(test)]
@@ -101,7 +105,10 @@ mod tests {
     fn a_place_that_depends_on_the_reader_is_refused() {
         for asked in ["data", "", "./x", "/srv/../etc", "/"] {
             let refused = Destination::choose(Some(asked), OWN, &[]);
-            assert!(matches!(refused, Err(DestinationError::NotAbsolute { .. })), "{asked:?}: {refused:?}");
+            assert!(
+                matches!(refused, Err(DestinationError::NotAbsolute { .. })),
+                "{asked:?}: {refused:?}"
+            );
         }
     }
 
@@ -110,7 +117,10 @@ mod tests {
         let others = [("the backup", "/backup/1")];
         for asked in ["/srv/data/copy", "/srv", "/backup/1", "/backup/1/x", "/backup"] {
             let refused = Destination::choose(Some(asked), OWN, &others);
-            assert!(matches!(refused, Err(DestinationError::Entangled { .. })), "{asked}: {refused:?}");
+            assert!(
+                matches!(refused, Err(DestinationError::Entangled { .. })),
+                "{asked}: {refused:?}"
+            );
         }
         assert!(Destination::choose(None, OWN, &[("the backup", "/srv/data/backup")]).is_err());
     }

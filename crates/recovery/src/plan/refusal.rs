@@ -311,7 +311,10 @@ impl Refusal {
 
     /// Whether it is about something that is not there, rather than about a value that cannot be meant.
     pub const fn is_about_absence(&self) -> bool {
-        matches!(self, Self::UnknownName { .. } | Self::UnknownXid { .. } | Self::UnknownTimeline { .. })
+        matches!(
+            self,
+            Self::UnknownName { .. } | Self::UnknownXid { .. } | Self::UnknownTimeline { .. }
+        )
     }
 
     /// Whether another target would fare no better.

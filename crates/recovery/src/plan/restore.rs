@@ -25,7 +25,12 @@ pub(super) fn restore(chain: &[Link], to: &Destination, site: &Site) -> Result<(
                 ),
                 Some(plain(path, tablespaces, wal.as_deref(), to, site)?),
             )),
-            Copied::Tar { path, base, wal, tablespaces } => Ok((
+            Copied::Tar {
+                path,
+                base,
+                wal,
+                tablespaces,
+            } => Ok((
                 format!(
                     "Unpack backup {} from {path}{}.",
                     only.backup,
@@ -232,10 +237,7 @@ fn combine(chain: &[Link], last: &Link, to: &Destination, site: &Site) -> Result
         commands.push(format!("rm -rf -- {}", unpacked.join(" ")));
     }
     Ok((
-        format!(
-            "Put the chain of backups {} together, the full one first.",
-            ids(chain)
-        ),
+        format!("Put the chain of backups {} together, the full one first.", ids(chain)),
         Some(each(&commands)),
     ))
 }

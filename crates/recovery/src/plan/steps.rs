@@ -43,7 +43,11 @@ pub fn steps(account: &Account, site: &Site) -> Result<Vec<Step>, Refusal> {
 
 /// What is known of a moment that a recovery is to reach, in one clause.
 fn aim(choice: &Choice) -> String {
-    let side = if choice.inclusive { "up to and with" } else { "up to, and without," };
+    let side = if choice.inclusive {
+        "up to and with"
+    } else {
+        "up to, and without,"
+    };
     match &choice.stop {
         Stop::End => "to the end of the archived WAL".to_owned(),
         Stop::Time(time) => format!("{side} {}", moment(*time)),
@@ -125,7 +129,9 @@ impl Writer<'_> {
                 each(&[
                     format!("mkdir -p -- {directory}"),
                     format!("chmod 0700 -- {directory}"),
-                    format!("if [ -n \"$(ls -A -- {directory})\" ]; then echo {directory}' is not empty' >&2; false; fi"),
+                    format!(
+                        "if [ -n \"$(ls -A -- {directory})\" ]; then echo {directory}' is not empty' >&2; false; fi"
+                    ),
                 ]),
             )]);
         }
@@ -197,18 +203,24 @@ impl Writer<'_> {
         commands.push(format!("touch -- {}", below(path, "recovery.signal")?));
         let mut command = each(&commands);
         if !lines.is_empty() {
-            command = format!("{command} &&\n{}", append(&format!("{path}/postgresql.auto.conf"), &lines)?);
+            command = format!(
+                "{command} &&\n{}",
+                append(&format!("{path}/postgresql.auto.conf"), &lines)?
+            );
         }
         let mut action = String::from("Tell the server to recover, and how far.");
         if !by_tool && account.restore_command.is_none() {
             action.push_str(
-                " Nothing says how WAL is fetched from the archive: add a restore_command to these settings before the next step.",
+                " Nothing says how WAL is fetched from an archive: recovery goes on with what the backup holds. Where there is an \
+                 archive, put the restore_command for it into these settings.",
             );
         }
         action.push_str(match (account.action, &account.choice.stop) {
             (_, Stop::End) => " It takes writes once all WAL is replayed.",
             (Action::Promote, _) => " It takes writes as soon as the target is reached.",
-            (Action::Pause, _) => " It waits at the target until it is told to go on, so that the data can be looked at.",
+            (Action::Pause, _) => {
+                " It waits at the target until it is told to go on, so that the data can be looked at."
+            }
         });
         action.push_str(if account.to.is_beside {
             " This copy archives nothing, so that the archive stays the running server's alone, and answers on a socket in a \
@@ -330,6 +342,14 @@ impl Writer<'_> {
     }
 
     fn record(&self) -> Result<Step, Refusal> {
+        if self.account.to.is_beside && self.site.is_standby {
+            return Ok(Step {
+                action:
+                    "Record the rehearsal on the primary, with record_recovery_start() and record_recovery_complete()."
+                        .to_owned(),
+                command: None,
+            });
+        }
         let (account, choice, schema) = (self.account, &self.account.choice, &self.site.schema);
         let (kind, target) = match &choice.stop {
             Stop::End => ("latest", String::new()),

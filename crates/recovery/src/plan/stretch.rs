@@ -70,9 +70,7 @@ impl Stretch {
             .collect();
         let start_of = |usable: &Usable| {
             let backup = facts.backups.iter().find(|backup| backup.id == usable.id);
-            backup
-                .and_then(|backup| backup.start)
-                .unwrap_or(usable.consistent_at)
+            backup.and_then(|backup| backup.start).unwrap_or(usable.consistent_at)
         };
         let from = usable
             .iter()

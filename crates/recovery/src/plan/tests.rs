@@ -84,14 +84,21 @@ fn with_points(points: &[(u64, f64)]) -> Result<Choice, Refusal> {
 #[test]
 fn without_a_target_it_is_the_newest_backup_and_the_end_of_the_wal() {
     let choice = chosen(Target::Latest).unwrap();
-    assert_eq!((choice.backup, choice.stop, choice.timeline), (4, Stop::End, Timeline(1)));
+    assert_eq!(
+        (choice.backup, choice.stop, choice.timeline),
+        (4, Stop::End, Timeline(1))
+    );
 }
 
 #[test]
 fn a_time_is_reached_from_the_newest_backup_that_was_consistent_by_then() {
     for (ago, backup) in [(99, 1), (100, 1), (80, 2), (61, 2), (49, 3), (30, 4), (11, 4)] {
         let choice = chosen(Target::Time(minutes(ago))).unwrap();
-        assert_eq!((choice.backup, choice.stop), (backup, Stop::Time(minutes(ago))), "{ago} minutes ago");
+        assert_eq!(
+            (choice.backup, choice.stop),
+            (backup, Stop::Time(minutes(ago))),
+            "{ago} minutes ago"
+        );
     }
 }
 
@@ -119,7 +126,10 @@ fn a_time_that_nothing_holds_is_refused_with_both_neighbours() {
         assert!(refusal.to_string().contains(what), "{refusal}");
     }
     let refusal = chosen(Target::Time(minutes(-1))).unwrap_err();
-    assert!(matches!(refusal, Refusal::InTheFuture { last: Some(_), .. }), "{refusal}");
+    assert!(
+        matches!(refusal, Refusal::InTheFuture { last: Some(_), .. }),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -131,8 +141,20 @@ fn an_lsn_is_reached_from_the_consistent_point_to_the_last_record() {
     }
     for lsn in [at(1.4), at(12.0), last.plus(1), Lsn(0), Lsn::MAX] {
         let refusal = chosen(Target::Lsn(lsn)).unwrap_err();
-        assert!(matches!(refusal, Refusal::Outside { asked: Asked::Lsn(_), .. }), "{lsn}: {refusal}");
-        assert!(!refusal.detail().is_empty() && refusal.hint().contains("recovery_windows"), "{lsn}");
+        assert!(
+            matches!(
+                refusal,
+                Refusal::Outside {
+                    asked: Asked::Lsn(_),
+                    ..
+                }
+            ),
+            "{lsn}: {refusal}"
+        );
+        assert!(
+            !refusal.detail().is_empty() && refusal.hint().contains("recovery_windows"),
+            "{lsn}"
+        );
     }
 }
 
@@ -146,10 +168,19 @@ fn a_restore_point_is_reached_by_name_from_a_backup_behind_older_ones_of_that_na
     // And where there is none, the LSN is the way.
     let refusal = with_points(&[(26, 26.5), (27, 27.5)]).unwrap_err();
     assert!(matches!(refusal, Refusal::Repeated { .. }), "{refusal}");
-    assert!(refusal.hint().contains(&format!("'{}', target_inclusive => false", at(27.5))), "{}", refusal.hint());
+    assert!(
+        refusal
+            .hint()
+            .contains(&format!("'{}', target_inclusive => false", at(27.5))),
+        "{}",
+        refusal.hint()
+    );
     // Before the consistent point of the first backup, and in the gap.
     for place in [(1, 1.3), (12, 12.5)] {
-        assert!(matches!(with_points(&[place]).unwrap_err(), Refusal::Outside { .. }), "{place:?}");
+        assert!(
+            matches!(with_points(&[place]).unwrap_err(), Refusal::Outside { .. }),
+            "{place:?}"
+        );
     }
 }
 
@@ -159,8 +190,18 @@ fn a_name_that_nothing_has_is_refused_with_those_that_are_known() {
         newest_names: vec!["monday".to_owned(), "sunday".to_owned()],
         ..Evidence::default()
     };
-    let refusal = choose(&windows(), &wanted(Target::Name("tuesday".to_owned())), &evidence, now()).unwrap_err();
-    assert!(refusal.detail().contains("\"monday\", \"sunday\""), "{}", refusal.detail());
+    let refusal = choose(
+        &windows(),
+        &wanted(Target::Name("tuesday".to_owned())),
+        &evidence,
+        now(),
+    )
+    .unwrap_err();
+    assert!(
+        refusal.detail().contains("\"monday\", \"sunday\""),
+        "{}",
+        refusal.detail()
+    );
     assert!(refusal.is_about_absence());
 }
 
@@ -214,7 +255,10 @@ fn a_branch_is_recovered_only_when_it_is_asked_for() {
 #[test]
 fn without_any_window_there_is_no_plan() {
     let refusal = choose(&[], &wanted(Target::Latest), &Evidence::default(), now()).unwrap_err();
-    assert!(refusal.is_about_state() && refusal.hint().contains("base backup"), "{refusal}");
+    assert!(
+        refusal.is_about_state() && refusal.hint().contains("base backup"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -231,13 +275,18 @@ fn a_clock_set_back_is_noticed_where_replay_would_meet_it() {
     assert_eq!(check(times(27.0, 21, 18), times(27.0, 21, 18)), Ok(()));
     assert_eq!(check_clock(&choice, None, None, &mut |_| None), Ok(()));
     let refusal = check(times(26.0, 19, 5), times(28.0, 25, 15)).unwrap_err();
-    assert!(refusal.hint().contains(&at(28.0).plus(8).to_string()), "{}", refusal.hint());
+    assert!(
+        refusal.hint().contains(&at(28.0).plus(8).to_string()),
+        "{}",
+        refusal.hint()
+    );
     assert!(check(times(27.0, 15, 21), times(27.0, 15, 21)).is_err());
 }
 
 fn site(major: u32) -> Site {
     Site {
         major,
+        is_standby: false,
         bindir: "/usr/lib/pg/bin".to_owned(),
         config_file: None,
         port: 5432,
@@ -298,7 +347,10 @@ fn a_copy_beside_the_server_archives_nothing_and_writes_into_nothing_but_itself(
     ] {
         assert!(script.contains(line), "no {line:?} in\n{script}");
     }
-    assert!(!script.contains("/fast/ts") && !script.contains("pg_ctl stop"), "{script}");
+    assert!(
+        !script.contains("/fast/ts") && !script.contains("pg_ctl stop"),
+        "{script}"
+    );
     // An empty target behind the one that is meant would take it back.
     let meant = script.find("recovery_target_lsn = '0").unwrap();
     assert!(script.rfind("recovery_target_xid = ''").unwrap() < meant, "{script}");
@@ -310,7 +362,10 @@ fn a_copy_answers_elsewhere_where_its_own_directory_is_no_name_of_a_socket() {
     for path in ["/srv/one, two".to_owned(), format!("/srv/{}", "long".repeat(25))] {
         let script = script(&account(Target::Latest, Some(&path), plain()), &site(15));
         assert!(script.contains("unix_socket_directories = '\"/tmp\"'"), "{script}");
-        assert!(script.contains("port = '5433'") && script.contains("-h /tmp -p 5433"), "{script}");
+        assert!(
+            script.contains("port = '5433'") && script.contains("-h /tmp -p 5433"),
+            "{script}"
+        );
     }
 }
 
@@ -363,7 +418,10 @@ fn a_chain_is_combined_since_17_and_refused_before() {
                 wal: None,
             },
         },
-        Link { backup: 4, copied: plain() },
+        Link {
+            backup: 4,
+            copied: plain(),
+        },
     ];
     let script = script(&account, &site(17));
     assert!(
@@ -381,7 +439,33 @@ fn a_backup_whose_place_is_not_on_record_leaves_a_step_without_command_and_all_o
     let steps = steps(&account(Target::Latest, Some("/srv/copy"), Copied::Nowhere), &site(15)).unwrap();
     let without: Vec<&Step> = steps.iter().filter(|step| step.command.is_none()).collect();
     assert_eq!(without.len(), 2, "{steps:?}");
-    assert!(without.iter().any(|step| step.action.contains("not on record")), "{without:?}");
+    assert!(
+        without.iter().any(|step| step.action.contains("not on record")),
+        "{without:?}"
+    );
+}
+
+#[test]
+fn on_a_standby_the_rehearsal_is_left_to_the_primary_to_record() {
+    let standby = Site {
+        is_standby: true,
+        ..site(15)
+    };
+    let steps = steps(&account(Target::Latest, Some("/srv/copy"), plain()), &standby).unwrap();
+    let last = steps.last().unwrap();
+    assert!(
+        last.action.contains("on the primary") && last.command.is_none(),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn without_an_archive_recovery_uses_the_wal_in_the_backup() {
+    let mut account = account(Target::Latest, Some("/srv/copy"), plain());
+    account.restore_command = None;
+    let script = script(&account, &site(15));
+    // With recovery.signal the server wants one (validateRecoveryParameters, xlogrecovery.c).
+    assert!(script.contains("restore_command = 'false'"), "{script}");
 }
 
 #[test]
@@ -471,7 +555,9 @@ mod properties {
 #[test]
 fn segments_are_held_and_their_ranges_told_from_a_start() {
     let windows = windows();
-    assert!(windows[1].holds(&segment(1, 20)) && !windows[1].holds(&segment(1, 30)) && !windows[1].holds(&segment(2, 25)));
+    assert!(
+        windows[1].holds(&segment(1, 20)) && !windows[1].holds(&segment(1, 30)) && !windows[1].holds(&segment(2, 25))
+    );
     let end = SegmentName::containing(Timeline(1), at(29.0), SIZE).end();
     assert_eq!(windows[1].ranges(at(24.2)), [(Timeline(1), at(24.0), end)]);
     assert_eq!(windows[1].ranges(at(30.0)), []);

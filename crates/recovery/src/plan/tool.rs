@@ -44,7 +44,9 @@ impl Tool {
         let label = label.unwrap_or_default();
         // As Barman labels its backups: "Barman backup <server> <id>".
         let mut by_barman = label.strip_prefix("Barman backup ").map(|rest| rest.split(' '));
-        let named = by_barman.as_mut().and_then(|parts| Some((parts.next()?.to_owned(), parts.next()?.to_owned())));
+        let named = by_barman
+            .as_mut()
+            .and_then(|parts| Some((parts.next()?.to_owned(), parts.next()?.to_owned())));
         let by_pgbackrest = label.starts_with("pgBackRest backup started at ");
         let at = |path: &std::path::Path| {
             let name = path.file_name()?.to_str()?;
@@ -117,7 +119,10 @@ impl Tool {
                 parts.push(format!("--pg1-path={directory}"));
                 if to.is_beside {
                     parts.push("--archive-mode=off".to_owned());
-                    parts.push(format!("--tablespace-map-all={}", word(&format!("{}.tablespaces", to.path))?));
+                    parts.push(format!(
+                        "--tablespace-map-all={}",
+                        word(&format!("{}.tablespaces", to.path))?
+                    ));
                 }
                 let (kind, target) = match &choice.stop {
                     Stop::End => ("default", None),
@@ -180,7 +185,8 @@ impl Tool {
                     None => String::new(),
                 };
                 Ok((
-                    "Restore the backup with WAL-G. Tablespaces go where its own restore specification puts them.".to_owned(),
+                    "Restore the backup with WAL-G. Tablespaces go where its own restore specification puts them."
+                        .to_owned(),
                     Some(format!("{prefix}wal-g backup-fetch {directory} {}", word(backup)?)),
                 ))
             }
@@ -220,28 +226,54 @@ mod tests {
     fn a_backup_is_its_tools_by_method_label_or_archive() {
         let stanza = Source::PgBackRest(PathBuf::from("/repo/archive/main"));
         assert_eq!(
-            Tool::of("external", Some("pgBackRest backup started at 2026-11-21"), None, Some(&stanza), false),
+            Tool::of(
+                "external",
+                Some("pgBackRest backup started at 2026-11-21"),
+                None,
+                Some(&stanza),
+                false
+            ),
             Some(Tool::PgBackRest {
                 stanza: Some("main".to_owned()),
                 set: None
             })
         );
         assert_eq!(
-            Tool::of("pgbackrest", Some("20261121-153817F_20261122-010000D"), None, Some(&stanza), false),
+            Tool::of(
+                "pgbackrest",
+                Some("20261121-153817F_20261122-010000D"),
+                None,
+                Some(&stanza),
+                false
+            ),
             Some(Tool::PgBackRest {
                 stanza: Some("main".to_owned()),
                 set: Some("20261121-153817F_20261122-010000D".to_owned())
             })
         );
         assert_eq!(
-            Tool::of("external", Some("Barman backup main 20261121T153817"), None, None, false),
+            Tool::of(
+                "external",
+                Some("Barman backup main 20261121T153817"),
+                None,
+                None,
+                false
+            ),
             Some(Tool::Barman {
                 server: Some("main".to_owned()),
                 backup: Some("20261121T153817".to_owned())
             })
         );
         let walg = Source::WalG(PathBuf::from("/w"));
-        let of = |has_path| Tool::of("external", None, Some("000000010000000000000004"), Some(&walg), has_path);
+        let of = |has_path| {
+            Tool::of(
+                "external",
+                None,
+                Some("000000010000000000000004"),
+                Some(&walg),
+                has_path,
+            )
+        };
         assert_eq!(
             of(false),
             Some(Tool::WalG {
@@ -251,7 +283,10 @@ mod tests {
         );
         assert_eq!(of(true), None);
         let plain = Source::Directory(PathBuf::from("/a"));
-        assert_eq!(Tool::of("external", Some("pg_basebackup base backup"), None, Some(&plain), false), None);
+        assert_eq!(
+            Tool::of("external", Some("pg_basebackup base backup"), None, Some(&plain), false),
+            None
+        );
     }
 
     #[test]
@@ -259,7 +294,14 @@ mod tests {
         for label in ["20261121-153817F", "20261121-153817F_20261122-010000I"] {
             assert!(is_set_of_pgbackrest(label), "{label}");
         }
-        for label in ["", "nightly", "20261121-153817", "20261121153817xF", "20261121-153817F_x", "é"] {
+        for label in [
+            "",
+            "nightly",
+            "20261121-153817",
+            "20261121153817xF",
+            "20261121-153817F_x",
+            "é",
+        ] {
             assert!(!is_set_of_pgbackrest(label), "{label}");
         }
     }
