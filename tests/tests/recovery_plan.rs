@@ -523,7 +523,7 @@ fn a_clock_that_was_set_back_is_noticed_and_the_lsn_reaches_the_moment() -> Resu
     let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
     let cluster = &past.cluster;
     let first = cluster.text(
-        "SELECT segment_name FROM wal_archive WHERE commit_count > 0 AND end_lsn > (SELECT end_lsn FROM backup_history WHERE id = 1)
+        "SELECT segment_name FROM wal_archive WHERE commit_count > 0 AND start_lsn > (SELECT end_lsn FROM backup_history WHERE id = 1)
           ORDER BY end_lsn LIMIT 1",
     )?;
     let moment = insert(cluster, 7)?;
