@@ -87,7 +87,7 @@ impl Writer<'_> {
         let (account, choice) = (self.account, &self.account.choice);
         let age = account.backup_at.map_or_else(String::new, |at| {
             let age = account.now.signed_duration_since(at).to_std().unwrap_or_default();
-            format!(", which is {} old", span(age))
+            format!(", which is {} old,", span(age))
         });
         let wal = choice.stop_lsn.map_or_else(
             || "WAL".to_owned(),
@@ -258,7 +258,7 @@ impl Writer<'_> {
         };
         let log = word(&self.account.to.log())?;
         Ok(step(
-            "Start the server. It is up when recovery is consistent, which takes as long as the backup had taken to write its WAL.",
+            "Start the server. It takes connections once it has replayed enough to be consistent.",
             format!(
                 "{} start -D {directory} -w -t 86400 -l {log}{options} || {{ tail -n 20 -- {log} >&2; false; }}",
                 self.program("pg_ctl")?
