@@ -1,7 +1,7 @@
 //! The facts of this moment put together, and what crate `recovery` makes of them.
 
 use crate::access::{choose_source, trouble};
-use crate::catalog::{self, facts, outline, windows};
+use crate::catalog::{self, facts, outline, plan, windows};
 use crate::error::Result;
 
 use crate::server::{self, Exposure, Server};
@@ -9,10 +9,13 @@ use crate::{settings, shmem};
 use archive::Source;
 use chrono::{DateTime, Utc};
 use pgrx::datum::TimestampWithTimeZone;
+use recovery::plan::Bounds;
 use recovery::readiness::stale_after;
 use recovery::{
-    Archiver, BackupStatus, EndedBy, Facts, OldestCommit, Rates, Survey, Verdict, Window, WorkerFact, assess, survey,
+    Archiver, BackupStatus, EndedBy, Facts, OldestCommit, Rates, Survey, Usable, Verdict, Window, WorkerFact, assess,
+    survey,
 };
+use std::collections::HashMap;
 use wal::{Lsn, PgTimestamp, Timeline};
 
 /// A commit may carry a time that lies so far ahead.
@@ -104,22 +107,34 @@ impl Assessment {
         Some(search_after(server, protected))
     }
 
+    /// For each backup the first moment that it can be recovered to: the latest commit or abort in the segments that it needs to be
+    /// consistent, since recovery to an earlier time would stop there. Where nothing happened meanwhile, its end.
+    pub fn consistent_times(&self, backups: &[&Usable]) -> Result<HashMap<i64, DateTime<Utc>>> {
+        let size = self.facts.size.bytes();
+        let facts: Vec<_> = backups
+            .iter()
+            .filter_map(|usable| self.facts.backups.iter().find(|fact| fact.id == usable.id))
+            .collect();
+        let ranges: Vec<_> = facts
+            .iter()
+            .map(|fact| {
+                let end = fact.end.unwrap_or_default();
+                let behind = Lsn(end.0.div_ceil(size).saturating_mul(size));
+                (fact.timeline, fact.start.unwrap_or(end), behind)
+            })
+            .collect();
+        let latest = plan::latest_xacts(&ranges)?;
+        Ok(facts
+            .iter()
+            .zip(latest)
+            .filter_map(|(fact, latest)| Some((fact.id, latest.or(fact.finished_at)?)))
+            .collect())
+    }
+
     /// The verdict, given the oldest commit that would be lost.
     pub fn judge(&self, oldest: &OldestCommit) -> Verdict {
         assess(&self.facts, &self.survey, oldest)
     }
-}
-
-/// The ends of a window, exactly as a recovery would find them.
-pub struct Ends {
-    /// The first moment that can be recovered to; none where nothing is known of it.
-    pub from_time: Option<TimestampWithTimeZone>,
-    /// The last commit in the window.
-    pub to_time: Option<TimestampWithTimeZone>,
-    /// Where its backup is consistent: `recovery_target_lsn` can be this.
-    pub from_lsn: Lsn,
-    /// The start of its last record, the greatest `recovery_target_lsn` that can be reached.
-    pub to_lsn: Lsn,
 }
 
 impl Assessment {
@@ -130,15 +145,14 @@ impl Assessment {
         ancestors.chain([history.timeline()]).collect()
     }
 
-    /// Looks up where exactly a window begins and ends.
-    pub fn ends(&self, window: &Window) -> Result<Ends> {
-        let backup = self.facts.backups.iter().find(|backup| backup.id == window.backup_id);
-        let begun = match backup.and_then(|backup| Some((backup.timeline, backup.start?, backup.end?))) {
-            Some((timeline, start, end)) => windows::latest_xact_within(timeline, start, end)?,
-            None => None,
-        };
-        // Where nothing happened during the backup, what came before it does not matter either.
-        let from_time = begun.or_else(|| timestamp(backup?.finished_at?));
+    /// Where exactly a window begins and ends, as a recovery would find it.
+    pub fn bounds(&self, window: &Window) -> Result<Bounds> {
+        let origin = self
+            .survey
+            .backup(window.backup_id)
+            .and_then(|verdict| verdict.as_ref().ok());
+        let origins: Vec<&Usable> = origin.into_iter().collect();
+        let from_time = self.consistent_times(&origins)?.remove(&window.backup_id);
         let history = &self.facts.history;
         let ancestors = history.entries().iter().rev().map(|entry| entry.timeline);
         let own = ancestors.filter(|timeline| *timeline < window.timeline && history.contains(window.timeline));
@@ -160,7 +174,7 @@ impl Assessment {
             }
             None => windows::last_record_before(window.timeline, window.to_lsn)?,
         };
-        Ok(Ends {
+        Ok(Bounds {
             from_time,
             // Without a commit since, the end of the backup is the last moment that can be reached.
             to_time: to_time.max(from_time),

@@ -7,6 +7,7 @@ use pgrx::datum::TryFromDatumError;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::SpiError;
+use recovery::plan::Refusal;
 use std::path::Path;
 use thiserror::Error;
 
@@ -31,10 +32,12 @@ pub enum Error {
         function: &'static str,
     },
     /// The caller may not read files of the server.
-    #[error("permission denied to read \"{path}\"")]
+    #[error("permission denied to read {what}")]
     MayNotRead {
-        /// The file or directory.
-        path: String,
+        /// The file or directory, or what kind of files.
+        what: String,
+        /// What does without, or what to do.
+        hint: &'static str,
     },
     /// An argument that must have a value is NULL.
     #[error("{argument} must not be null")]
@@ -72,6 +75,9 @@ pub enum Error {
         /// The policies that exist, for the hint.
         known: Vec<String>,
     },
+    /// A recovery target that cannot be reached.
+    #[error("{0}")]
+    NotReachable(Box<Refusal>),
     /// A row that others see, and that the caller's transaction began too early to see.
     #[error("could not serialize access to {kind} {key}")]
     StaleSnapshot {
@@ -176,6 +182,11 @@ impl Error {
             Self::MayNotRead { .. } => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Self::NullArgument { .. } => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Self::InvalidArgument { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::NotReachable(refusal) if refusal.is_about_absence() => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            Self::NotReachable(refusal) if refusal.is_about_state() => {
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Self::NotReachable(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             // What PL/pgSQL's SELECT INTO STRICT raises, so that callers there may use WHEN no_data_found.
             Self::NotFound { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::StaleSnapshot { .. } => PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
@@ -201,6 +212,7 @@ impl Error {
             Self::UnknownPolicy { name, .. } => {
                 Some(format!("No row of backup_policies has the policy_name \"{name}\"."))
             }
+            Self::NotReachable(refusal) => Some(refusal.detail()),
             Self::InvalidArgument { detail, .. } | Self::WrongState { detail, .. } => Some(detail.clone()),
             Self::LedgerIsAppendOnly { detail, .. } => Some((*detail).into()),
             _ => None,
@@ -219,7 +231,8 @@ impl Error {
             Self::NullArgument { hint, .. } | Self::InvalidArgument { hint, .. } | Self::WrongState { hint, .. } => {
                 Some(hint.clone())
             }
-            Self::MayNotRead { .. } => Some("Ask a superuser for GRANT pg_read_server_files.".into()),
+            Self::MayNotRead { hint, .. } => Some((*hint).into()),
+            Self::NotReachable(refusal) => Some(refusal.hint()),
             Self::StaleSnapshot { .. } => Some("Try again in a new transaction.".into()),
             Self::NotFound { hint, .. } | Self::LedgerIsAppendOnly { hint, .. } => Some((*hint).into()),
             Self::UnknownPolicy { known, .. } if known.is_empty() => {

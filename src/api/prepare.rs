@@ -58,7 +58,8 @@ fn prepare(
     }
     if !storage::may_read_server_files() {
         return Err(Error::MayNotRead {
-            path: path.to_utf8().into_owned(),
+            what: format!("\"{}\"", path.to_utf8()),
+            hint: "Ask a superuser for GRANT pg_read_server_files.",
         });
     }
     let target = target(time, lsn)?;

@@ -41,7 +41,7 @@ pub fn assess_recovery_readiness() -> Result<
     let ends = verdict
         .window
         .as_ref()
-        .map(|window| assessment.ends(window))
+        .map(|window| assessment.bounds(window))
         .transpose()?;
     let age = assessment
         .facts
@@ -52,8 +52,8 @@ pub fn assess_recovery_readiness() -> Result<
     let alarming = verdict.reasons.iter().filter(|reason| reason.alarms).count();
     let row = (
         verdict.status.as_str().to_owned(),
-        ends.as_ref().and_then(|ends| ends.from_time),
-        ends.as_ref().and_then(|ends| ends.to_time),
+        ends.as_ref().and_then(|ends| timestamp(ends.from_time?)),
+        ends.as_ref().and_then(|ends| timestamp(ends.to_time?)),
         verdict.rpo_seconds,
         verdict.rpo_bytes.and_then(|bytes| i64::try_from(bytes).ok()),
         prediction.as_ref().map(Prediction::seconds).ok(),
@@ -91,12 +91,12 @@ pub fn list_recovery_windows() -> Result<
     let assessment = Assessment::of(&Server::observe()?, Depth::Overview)?;
     let mut rows = Vec::with_capacity(assessment.survey.windows.len());
     for window in &assessment.survey.windows {
-        let ends = assessment.ends(window)?;
+        let ends = assessment.bounds(window)?;
         rows.push((
             i64::from(window.timeline.0),
             window.backup_id,
-            ends.from_time,
-            ends.to_time,
+            ends.from_time.and_then(timestamp),
+            ends.to_time.and_then(timestamp),
             PgLsn(ends.from_lsn.0),
             PgLsn(ends.to_lsn.0),
             window.ended_by.to_string(),

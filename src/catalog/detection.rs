@@ -42,6 +42,10 @@ pub fn record(backup: &Detected) -> Result<()> {
                     $9::text::timestamp AT TIME ZONE current_setting('log_timezone') AS started_at,
                     $10::text::timestamp AT TIME ZONE current_setting('log_timezone') AS finished_at,
                     (SELECT system_identifier FROM pg_control_system()) AS system_identifier
+         ), parent AS (
+             SELECT p.id FROM @extschema@.backup_history p, told t
+              WHERE p.start_lsn = $11::pg_lsn AND p.system_identifier = t.system_identifier
+              ORDER BY p.id DESC LIMIT 1
          ), known AS (
              SELECT 1 FROM @extschema@.backup_history b, told t WHERE b.backup_history_file = t.file
          ), recorded AS (
@@ -58,7 +62,8 @@ pub fn record(backup: &Detected) -> Result<()> {
              UPDATE @extschema@.backup_history b
                 SET start_lsn = t.start_lsn, end_lsn = t.end_lsn, timeline_id = t.timeline_id,
                     start_wal_file = t.start_wal_file, end_wal_file = t.end_wal_file,
-                    wal_bytes = t.end_lsn - t.start_lsn, label = COALESCE(b.label, t.label), backup_history_file = t.file
+                    wal_bytes = t.end_lsn - t.start_lsn, label = COALESCE(b.label, t.label), backup_history_file = t.file,
+                    parent_id = COALESCE(b.parent_id, (SELECT id FROM parent))
                FROM told t, recorded r
               WHERE b.id = r.id
           RETURNING b.id
@@ -68,9 +73,7 @@ pub fn record(backup: &Detected) -> Result<()> {
                  parent_id, wal_bytes, duration_seconds, status, origin, started_at, finished_at, backup_history_file)
          SELECT t.backup_type, t.label, t.system_identifier, t.timeline_id, t.start_lsn, t.end_lsn, t.start_wal_file,
                 t.end_wal_file,
-                (SELECT p.id FROM @extschema@.backup_history p
-                  WHERE p.start_lsn = $11::pg_lsn AND p.system_identifier = t.system_identifier
-                  ORDER BY p.id DESC LIMIT 1),
+                (SELECT id FROM parent),
                 t.end_lsn - t.start_lsn, greatest(extract(epoch FROM t.finished_at - t.started_at), 0), 'completed',
                 'detected', COALESCE(t.started_at, clock_timestamp()), t.finished_at, t.file
            FROM told t

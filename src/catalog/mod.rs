@@ -15,6 +15,7 @@ pub mod ledger_check;
 pub mod lives;
 mod lsn;
 pub mod outline;
+pub mod plan;
 pub mod prepare;
 pub mod recovery;
 pub mod samples;

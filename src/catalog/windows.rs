@@ -1,7 +1,9 @@
 //! What verified WAL says of the ends of a recovery window.
 
+use super::facts::moment;
 use super::{PgLsn, Statement, Text, backup};
 use crate::error::Result;
+use chrono::{DateTime, Utc};
 use pgrx::prelude::*;
 use recovery::Load;
 use wal::{Lsn, SegmentName, Timeline};
@@ -23,7 +25,7 @@ pub fn last_record_before(timeline: Timeline, end: Lsn) -> Result<Option<Lsn>> {
 
 /// What recovery still replays of a damaged segment before it meets the damage: the start of the last sound record, and the time
 /// of the last commit before it. None where it replays nothing of it.
-pub fn sound_head(segment: &SegmentName) -> Result<Option<(Lsn, Option<TimestampWithTimeZone>)>> {
+pub fn sound_head(segment: &SegmentName) -> Result<Option<(Lsn, Option<DateTime<Utc>>)>> {
     static HEAD: Statement = Statement::new(
         "SELECT last_record_lsn, last_commit_at FROM @extschema@.wal_archive
           WHERE segment_name = $1 AND status IN ('corrupt', 'acknowledged') AND last_record_lsn IS NOT NULL
@@ -31,13 +33,18 @@ pub fn sound_head(segment: &SegmentName) -> Result<Option<(Lsn, Option<Timestamp
     );
     HEAD.read(&[segment.to_string().into()], |rows| {
         rows.first()
-            .map(|row| Ok((Lsn(row.need::<PgLsn>(1, "an LSN")?.0), row.get(2)?)))
+            .map(|row| {
+                Ok((
+                    Lsn(row.need::<PgLsn>(1, "an LSN")?.0),
+                    row.get::<TimestampWithTimeZone>(2)?.and_then(moment),
+                ))
+            })
             .transpose()
     })
 }
 
 /// Time of the last commit in verified WAL of `timeline` in segments that end behind `from` and not behind `to`.
-pub fn last_commit_between(timeline: Timeline, from: Lsn, to: Lsn) -> Result<Option<TimestampWithTimeZone>> {
+pub fn last_commit_between(timeline: Timeline, from: Lsn, to: Lsn) -> Result<Option<DateTime<Utc>>> {
     static LAST: Statement = Statement::new(
         "SELECT last_commit_at FROM @extschema@.wal_archive
           WHERE timeline_id = $1 AND end_lsn > $2 AND end_lsn <= $3 AND status = 'verified' AND last_commit_at IS NOT NULL
@@ -45,20 +52,11 @@ pub fn last_commit_between(timeline: Timeline, from: Lsn, to: Lsn) -> Result<Opt
     );
     LAST.read(
         &[number(timeline).into(), PgLsn(from.0).into(), PgLsn(to.0).into()],
-        |rows| rows.first().map_or(Ok(None), |row| row.get(1)),
-    )
-}
-
-/// The latest time of a commit or abort in the verified segments that a backup of `timeline` from `start` to `end` lies in: a
-/// recovery from it to an earlier time would have to stop before it is consistent.
-pub fn latest_xact_within(timeline: Timeline, start: Lsn, end: Lsn) -> Result<Option<TimestampWithTimeZone>> {
-    static LATEST: Statement = Statement::new(
-        "SELECT max(latest_xact_at) FROM @extschema@.wal_archive
-          WHERE timeline_id = $1 AND end_lsn > $2 AND start_lsn < $3 AND status = 'verified'",
-    );
-    LATEST.read(
-        &[number(timeline).into(), PgLsn(start.0).into(), PgLsn(end.0).into()],
-        |rows| rows.one("a time")?.get(1),
+        |rows| {
+            rows.first().map_or(Ok(None), |row| {
+                Ok(row.get::<TimestampWithTimeZone>(1)?.and_then(moment))
+            })
+        },
     )
 }
 

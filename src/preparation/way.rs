@@ -9,7 +9,6 @@ use super::backup::Seen;
 use super::{Checks, Status};
 use crate::assessment::Assessment;
 use crate::base_backup::{OwnWal, own_wal};
-use crate::catalog::facts;
 use crate::catalog::prepare::Recorded;
 use crate::error::Result;
 use crate::server::Server;
@@ -276,13 +275,13 @@ fn unrecorded(seen: &Seen, parent: Option<i64>) -> BackupFact {
 
 /// A window with its ends in LSN and time.
 fn stretch(assessment: &Assessment, window: &Window) -> Result<Stretch> {
-    let ends = assessment.ends(window)?;
+    let ends = assessment.bounds(window)?;
     Ok(Stretch {
         backup_id: window.backup_id,
         from_lsn: ends.from_lsn,
         to_lsn: ends.to_lsn,
-        from_time: ends.from_time.and_then(facts::moment),
-        to_time: ends.to_time.and_then(facts::moment),
+        from_time: ends.from_time,
+        to_time: ends.to_time,
     })
 }
 

@@ -4,6 +4,7 @@
 //! recovery stop point is before consistent recovery point". What it stops at is decided by recoveryStopsBefore() and
 //! recoveryStopsAfter() in src/backend/access/transam/xlogrecovery.c, and so are the rules here.
 
+pub mod account;
 mod clock;
 pub mod command;
 pub mod destination;
@@ -18,11 +19,12 @@ pub mod tool;
 use chrono::{DateTime, Utc};
 use wal::{Lsn, SegmentName, Timeline};
 
+pub use account::{Account, Action, Copied, Link, Site, Tablespace};
 pub use clock::{CommitTimes, check_clock};
 pub use command::restore_command;
 pub use destination::{Destination, DestinationError};
 pub use refusal::Refusal;
-pub use steps::{Account, Action, Copied, Link, Site, Step, Tablespace, steps};
+pub use steps::{Step, steps};
 pub use stretch::{Bounds, Origin, Stretch};
 pub use tool::Tool;
 
@@ -193,6 +195,13 @@ struct Place {
     at: Option<DateTime<Utc>>,
 }
 
+/// The ends of a window, and a target, in one measure.
+struct Placed<T> {
+    from: T,
+    to: T,
+    target: T,
+}
+
 impl Choosing<'_> {
     fn choice(&self, stretch: usize, origin: &Origin, stop: Stop, fits: &dyn Fn(&Origin) -> bool) -> Option<Choice> {
         let of = self.all.get(stretch)?;
@@ -281,7 +290,7 @@ impl Choosing<'_> {
         }
         Err(self.outside(Asked::Time(time), &|stretch| {
             let (from, to) = (stretch.bounds.from_time?, stretch.bounds.to_time?);
-            Some((from.timestamp_micros(), to.timestamp_micros(), time.timestamp_micros()))
+            Some(Placed { from, to, target: time })
         }))
     }
 
@@ -383,30 +392,34 @@ impl Choosing<'_> {
 
     fn outside_by_lsn(&self, asked: Asked, lsn: Lsn) -> Refusal {
         self.outside(asked, &|stretch| {
-            Some((stretch.bounds.from_lsn, stretch.bounds.to_lsn, lsn))
+            Some(Placed {
+                from: stretch.bounds.from_lsn,
+                to: stretch.bounds.to_lsn,
+                target: lsn,
+            })
         })
     }
 
-    /// What lies nearest to a target that no window holds. `place` gives the ends of a window and the target in one measure.
-    fn outside<T: Ord + Copy>(&self, asked: Asked, place: &dyn Fn(&Stretch) -> Option<(T, T, T)>) -> Refusal {
+    /// What lies nearest to a target that no window holds.
+    fn outside<T: Ord + Copy>(&self, asked: Asked, place: &dyn Fn(&Stretch) -> Option<Placed<T>>) -> Refusal {
         let placed = || {
             self.stretches
                 .iter()
                 .filter_map(|(_, stretch)| Some((place(stretch)?, *stretch)))
         };
         let before = placed()
-            .filter(|((_, to, target), _)| to < target)
-            .max_by_key(|((_, to, _), _)| *to)
+            .filter(|(placed, _)| placed.to < placed.target)
+            .max_by_key(|(placed, _)| placed.to)
             .map(|(_, stretch)| stretch.end());
         let after = placed()
-            .filter(|((from, _, target), _)| from > target)
-            .min_by_key(|((from, _, _), _)| *from)
+            .filter(|(placed, _)| placed.from > placed.target)
+            .min_by_key(|(placed, _)| placed.from)
             .map(|(_, stretch)| stretch.beginning());
         let elsewhere = self
             .all
             .iter()
             .filter(|other| !self.stretches.iter().any(|(_, open)| std::ptr::eq(*open, *other)))
-            .filter(|other| place(other).is_some_and(|(from, to, target)| (from..=to).contains(&target)))
+            .filter(|other| place(other).is_some_and(|placed| (placed.from..=placed.to).contains(&placed.target)))
             .map(|other| other.timeline)
             .next_back();
         Refusal::Outside {
@@ -417,3 +430,7 @@ impl Choosing<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests;

@@ -129,6 +129,47 @@ fn every_commit_is_told_with_its_place_and_origin() {
 }
 
 #[test]
+fn a_commit_is_told_with_the_transaction_that_it_is_of() {
+    let mut writer = Writer::new(format(), 1, 3);
+    for xid in [u32::MAX - 5, 4, u32::MAX - 9] {
+        writer.xid = xid;
+        writer.commit(1);
+    }
+    // COMMIT PREPARED is written outside of any transaction: its body names the one that commits, behind the database's two
+    // numbers, a list of two subtransactions and one of an invalidation.
+    writer.xid = 0;
+    let number = |number: u32| number.to_ne_bytes().to_vec();
+    let body = |flags: u32, middle: Vec<u8>, xid: u32| {
+        main_data(&[1_i64.to_ne_bytes().to_vec(), number(flags), middle, number(xid)].concat())
+    };
+    let lists = [
+        number(5),
+        number(6),
+        number(2),
+        number(90),
+        number(91),
+        number(1),
+        vec![0xAA; 16],
+    ]
+    .concat();
+    writer.record(XACT, COMMIT_PREPARED | HAS_INFO, &body(0b1_1011, lists, 9));
+    writer.record(XACT, COMMIT_PREPARED | HAS_INFO, &body(0b1_0000, Vec::new(), 11));
+    // One whose number lies too far behind, and one that says nothing of it.
+    let many = [number(100), vec![0; 400]].concat();
+    writer.record(XACT, COMMIT_PREPARED | HAS_INFO, &body(0b1_0010, many, 12));
+    writer.record(XACT, COMMIT_PREPARED, &main_data(&1_i64.to_ne_bytes()));
+    writer.switch();
+    let (name, bytes) = writer.segments().remove(0);
+    let mut verifier = SegmentVerifier::new(&writer.format, name, None, None);
+    let mut xids = Vec::new();
+    verifier.feed_with(&bytes, &mut |commit| xids.push(commit.xid));
+    let known = [u32::MAX - 5, 4, u32::MAX - 9, 9, 11].map(Some);
+    assert_eq!(xids, [known.as_slice(), &[None, None]].concat());
+    let range = verifier.finish().result.unwrap().xids.unwrap();
+    assert_eq!((range.lowest, range.highest), (u32::MAX - 9, 11));
+}
+
+#[test]
 fn restore_points_are_named_with_the_end_of_their_record() {
     let mut writer = Writer::new(format(), 1, 3);
     writer.restore_point(7, "before the release");

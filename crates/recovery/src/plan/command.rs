@@ -154,7 +154,7 @@ mod tests {
         };
         assert_eq!(of("/mnt/archive"), "cp /mnt/archive/%f \"%p\"");
         assert_eq!(of("/mnt/my archive"), "cp '/mnt/my archive/'%f \"%p\"");
-        assert_eq!(of("/mnt/100%"), "cp /mnt/100%%/%f \"%p\"");
+        assert_eq!(of("/mnt/100%"), "cp '/mnt/100%%/'%f \"%p\"");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The commands that make a data directory of a backup, so that the server in it writes into nothing but its own copy.
 
 use super::shell::{below, each, word};
-use super::steps::{Copied, Link, Site, Tablespace};
-use super::{Destination, Refusal};
+use super::{Copied, Destination, Link, Refusal, Site, Tablespace};
 
 /// Makes the data directory of the backups of a chain, full one first; of one backup where there is one.
 pub(super) fn restore(chain: &[Link], to: &Destination, site: &Site) -> Result<(String, Option<String>), Refusal> {

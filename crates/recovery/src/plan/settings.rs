@@ -28,9 +28,9 @@ pub(super) fn of_recovery(
         Stop::Xid(xid) => Some(("recovery_target_xid", xid.to_string())),
     };
     let mut lines = Vec::new();
-    if let Some(command) = restore_command {
-        lines.push(setting("restore_command", command)?);
-    }
+    // The server wants one beside recovery.signal (validateRecoveryParameters, xlogrecovery.c). This one finds nothing, and recovery
+    // goes on with what pg_wal holds.
+    lines.push(setting("restore_command", restore_command.unwrap_or("false"))?);
     // It removes WAL from the archive that a later recovery may want.
     lines.push(setting("archive_cleanup_command", "")?);
     for target in TARGETS {
@@ -54,7 +54,10 @@ pub(super) fn of_recovery(
 pub(super) fn of_a_copy(site: &Site, sockets: &str, port: u16) -> Result<Vec<String>, Refusal> {
     let mut lines = vec![setting("archive_mode", "off")?];
     lines.push(setting("listen_addresses", "")?);
-    lines.push(setting("unix_socket_directories", &format!("\"{sockets}\""))?);
+    lines.push(setting(
+        "unix_socket_directories",
+        &format!("\"{}\"", sockets.replace('"', "\"\"")),
+    )?);
     lines.push(setting("port", &port.to_string())?);
     lines.push(setting("ssl", "off")?);
     lines.push(setting("hot_standby", "on")?);

@@ -1,11 +1,9 @@
 //! The steps of a recovery, with commands for a shell, for the server's own major version.
 
-use chrono::{DateTime, Utc};
-
 use super::restore::restore;
 use super::settings::{SPENT, of_a_copy, of_recovery};
 use super::shell::{append, below, each, literal, word};
-use super::{Choice, Destination, Refusal, Stop, Tool};
+use super::{Account, Action, Choice, Refusal, Site, Stop, Tool};
 use crate::sentence::{moment, seconds, size, span};
 
 /// One step.
@@ -15,124 +13,6 @@ pub struct Step {
     pub action: String,
     /// For a shell; none where there is nothing to run, or not enough is known.
     pub command: Option<String>,
-}
-
-/// `recovery_target_action`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// The server takes writes as soon as the target is reached.
-    Promote,
-    /// It waits at the target, so that somebody can look before that.
-    Pause,
-}
-
-impl Action {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Promote => "promote",
-            Self::Pause => "pause",
-        }
-    }
-}
-
-/// The running server, as far as the steps depend on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Site {
-    /// Its major version.
-    pub major: u32,
-    /// Where its programs are.
-    pub bindir: String,
-    /// Its data directory.
-    pub data_directory: String,
-    /// Its configuration file, where that lies outside of the data directory.
-    pub config_file: Option<String>,
-    /// Its port.
-    pub port: u16,
-    /// The directory of its socket; none where it has no socket.
-    pub socket: Option<String>,
-    /// The role that initdb made: who may surely connect after a recovery.
-    pub superuser: String,
-    /// The database that the extension is in.
-    pub database: String,
-    /// The schema that the extension is in, quoted for SQL.
-    pub schema: String,
-    /// Its tablespaces and where they are.
-    pub tablespaces: Vec<(u32, String)>,
-}
-
-/// What lies on disk of a backup.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Copied {
-    /// Where it is, is not on record.
-    Nowhere,
-    /// It could not be looked at.
-    Unseen {
-        /// Its path.
-        path: String,
-        /// Why.
-        why: String,
-    },
-    /// A data directory.
-    Plain {
-        /// Its path.
-        path: String,
-        /// Its tablespaces, with the directory that each was copied to.
-        tablespaces: Vec<Tablespace>,
-        /// Where its pg_wal is, if that is a link.
-        wal: Option<String>,
-    },
-    /// What `pg_basebackup --format=tar` writes.
-    Tar {
-        /// The directory.
-        path: String,
-        /// The name of the data directory's file.
-        base: String,
-        /// The name of pg_wal's.
-        wal: Option<String>,
-        /// Its tablespaces, with the path of each one's file.
-        tablespaces: Vec<Tablespace>,
-    },
-}
-
-/// A tablespace in a backup.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tablespace {
-    /// Its OID.
-    pub oid: u32,
-    /// Where the backup has it.
-    pub from: String,
-}
-
-/// One backup of a chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    /// Its id.
-    pub backup: i64,
-    /// What lies on disk of it.
-    pub copied: Copied,
-}
-
-/// All that the steps tell of.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Account {
-    /// How the target is reached.
-    pub choice: Choice,
-    /// The backup and what it builds on, the full one first.
-    pub chain: Vec<Link>,
-    /// The tool that keeps it, if one does.
-    pub tool: Option<Tool>,
-    /// When it was consistent.
-    pub backup_at: Option<DateTime<Utc>>,
-    /// Now.
-    pub now: DateTime<Utc>,
-    /// Where to.
-    pub to: Destination,
-    /// What fetches WAL; none where nothing says how.
-    pub restore_command: Option<String>,
-    /// At the target.
-    pub action: Action,
-    /// How long a recovery is predicted to take, in seconds.
-    pub predicted: Option<f64>,
 }
 
 /// The steps, in order. Their commands are for bash, in one session, as the user that the server runs as.
@@ -207,7 +87,7 @@ impl Writer<'_> {
         let (account, choice) = (self.account, &self.account.choice);
         let age = account.backup_at.map_or_else(String::new, |at| {
             let age = account.now.signed_duration_since(at).to_std().unwrap_or_default();
-            format!(", which is {} old", span(age))
+            format!(", which is {} old,", span(age))
         });
         let wal = choice.stop_lsn.map_or_else(
             || "WAL".to_owned(),
@@ -331,7 +211,8 @@ impl Writer<'_> {
         let mut action = String::from("Tell the server to recover, and how far.");
         if !by_tool && account.restore_command.is_none() {
             action.push_str(
-                " Nothing says how WAL is fetched from the archive: add a restore_command to these settings before the next step.",
+                " Nothing says how WAL is fetched from an archive: recovery goes on with what the backup holds. Where there is an \
+                 archive, put the restore_command for it into these settings.",
             );
         }
         action.push_str(match (account.action, &account.choice.stop) {
@@ -358,7 +239,8 @@ impl Writer<'_> {
         if !self.account.to.is_beside {
             return (site.socket.clone().unwrap_or_else(|| "localhost".to_owned()), site.port);
         }
-        if self.account.to.path.len() <= LONGEST {
+        // libpq takes a comma for the end of a host.
+        if self.account.to.path.len() <= LONGEST && !self.account.to.path.contains(',') {
             return (self.account.to.path.clone(), site.port);
         }
         ("/tmp".to_owned(), site.port.checked_add(1).unwrap_or(5433))
@@ -376,7 +258,7 @@ impl Writer<'_> {
         };
         let log = word(&self.account.to.log())?;
         Ok(step(
-            "Start the server. It is up when recovery is consistent, which takes as long as the backup had taken to write its WAL.",
+            "Start the server. It takes connections once it has replayed enough to be consistent.",
             format!(
                 "{} start -D {directory} -w -t 86400 -l {log}{options} || {{ tail -n 20 -- {log} >&2; false; }}",
                 self.program("pg_ctl")?
@@ -460,6 +342,14 @@ impl Writer<'_> {
     }
 
     fn record(&self) -> Result<Step, Refusal> {
+        if self.account.to.is_beside && self.site.is_standby {
+            return Ok(Step {
+                action:
+                    "Record the rehearsal on the primary, with record_recovery_start() and record_recovery_complete()."
+                        .to_owned(),
+                command: None,
+            });
+        }
         let (account, choice, schema) = (self.account, &self.account.choice, &self.site.schema);
         let (kind, target) = match &choice.stop {
             Stop::End => ("latest", String::new()),

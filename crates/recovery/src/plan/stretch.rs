@@ -55,13 +55,13 @@ pub struct Stretch {
 }
 
 impl Stretch {
-    /// A window of this survey. `consistent_time` and `has_place` tell of its backups what is in [`Origin`].
+    /// A window of this survey. `origin` tells of a backup what else is in [`Origin`], given where its replay starts; none of one
+    /// that is no copy of the cluster. The times of the ends are left out.
     pub fn of(
         facts: &Facts,
         survey: &Survey,
         window: &Window,
-        bounds: Bounds,
-        origin: &dyn Fn(&Usable, Lsn) -> Origin,
+        origin: &dyn Fn(&Usable, Lsn) -> Option<Origin>,
     ) -> Self {
         let usable: Vec<&Usable> = window
             .backups
@@ -95,8 +95,16 @@ impl Stretch {
             timeline: window.timeline,
             on_history,
             is_current: window.is_current,
-            bounds,
-            origins: usable.iter().map(|usable| origin(usable, start_of(usable))).collect(),
+            bounds: Bounds {
+                from_time: None,
+                to_time: None,
+                from_lsn: window.from_lsn,
+                to_lsn: window.to_lsn,
+            },
+            origins: usable
+                .iter()
+                .filter_map(|usable| origin(usable, start_of(usable)))
+                .collect(),
             segments,
         }
     }

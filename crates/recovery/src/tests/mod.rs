@@ -5,5 +5,5 @@ mod detected;
 mod outline;
 mod properties;
 mod readiness;
-mod scenario;
+pub(crate) mod scenario;
 mod windows;

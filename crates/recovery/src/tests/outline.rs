@@ -107,6 +107,7 @@ fn needs(facts: &Facts) -> Vec<Need> {
 }
 
 /// All of a survey that a view shows or the worker goes by.
+#[allow(clippy::type_complexity)]
 fn shown(facts: &Facts) -> (Vec<(i64, Window)>, Vec<Gap>, Protection, Option<i64>) {
     let survey = survey(facts);
     let windows = survey.windows.into_iter().map(|mut window| {

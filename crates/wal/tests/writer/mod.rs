@@ -29,6 +29,8 @@ pub struct Writer {
     pub timeline: Timeline,
     /// XLP_BKP_REMOVABLE on new pages.
     pub removable: bool,
+    /// xl_xid of the next record.
+    pub xid: u32,
     /// xl_prev of the next record.
     pub previous: Lsn,
     /// The starts of all records so far.
@@ -46,6 +48,7 @@ impl Writer {
             format,
             timeline: Timeline(timeline),
             removable: true,
+            xid: 7,
             previous: Lsn(start.0 - 64),
             starts: Vec::new(),
             start,
@@ -108,7 +111,7 @@ impl Writer {
     pub fn encode(&self, resource_manager: u8, info: u8, body: &[u8]) -> Vec<u8> {
         let mut record = Vec::with_capacity(24 + body.len());
         record.extend((24 + body.len() as u32).to_ne_bytes());
-        record.extend(7_u32.to_ne_bytes());
+        record.extend(self.xid.to_ne_bytes());
         record.extend(self.previous.0.to_ne_bytes());
         record.extend([info, resource_manager, 0, 0]);
         let crc = crc32c::crc32c_append(crc32c::crc32c(body), &record);

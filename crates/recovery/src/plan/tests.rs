@@ -1,0 +1,590 @@
+//! Choices and steps for made-up windows: one of segments 1 to 9, a gap, one of segments 20 to 29, all on timeline 1.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use wal::{Lsn, SegmentName, Timeline};
+
+use super::refusal::Asked;
+use super::*;
+use crate::tests::scenario::{SIZE, at, backup, cluster, now, segment};
+
+/// So many minutes before now.
+fn minutes(ago: i64) -> DateTime<Utc> {
+    now() - TimeDelta::minutes(ago)
+}
+
+fn origin(id: i64, start: f64, end: f64, ago: i64) -> Origin {
+    Origin {
+        id,
+        start: at(start),
+        consistent_at: at(end),
+        consistent_time: Some(minutes(ago)),
+        has_place: true,
+    }
+}
+
+fn stretch(timeline: u32, first: u64, last: u64, from: i64, to: i64, origins: Vec<Origin>) -> Stretch {
+    Stretch {
+        timeline: Timeline(timeline),
+        on_history: timeline == 1,
+        is_current: false,
+        bounds: Bounds {
+            from_time: Some(minutes(from)),
+            to_time: Some(minutes(to)),
+            from_lsn: origins.first().map_or(Lsn(0), |origin| origin.consistent_at),
+            to_lsn: segment(timeline, last).end().less(100),
+        },
+        origins,
+        segments: vec![archive::expected::Stretch {
+            timeline: Timeline(timeline),
+            first,
+            last,
+            size: SIZE,
+        }],
+    }
+}
+
+fn windows() -> Vec<Stretch> {
+    let first = vec![origin(1, 1.2, 1.5, 100), origin(2, 5.2, 5.5, 80)];
+    let second = vec![origin(3, 20.2, 20.5, 50), origin(4, 24.2, 24.5, 30)];
+    let mut windows = vec![stretch(1, 1, 9, 100, 60, first), stretch(1, 20, 29, 50, 10, second)];
+    if let Some(last) = windows.last_mut() {
+        last.is_current = true;
+    }
+    windows
+}
+
+fn wanted(target: Target) -> Wanted {
+    Wanted {
+        target,
+        inclusive: true,
+        timeline: None,
+    }
+}
+
+fn chosen(target: Target) -> Result<Choice, Refusal> {
+    choose(&windows(), &wanted(target), &Evidence::default(), now())
+}
+
+fn point(number: u64, lsn: f64) -> Point {
+    Point {
+        segment: segment(1, number),
+        lsn: at(lsn),
+        at: None,
+    }
+}
+
+fn with_points(points: &[(u64, f64)]) -> Result<Choice, Refusal> {
+    let evidence = Evidence {
+        points: points.iter().map(|(number, lsn)| point(*number, *lsn)).collect(),
+        ..Evidence::default()
+    };
+    choose(&windows(), &wanted(Target::Name("here".to_owned())), &evidence, now())
+}
+
+#[test]
+fn without_a_target_it_is_the_newest_backup_and_the_end_of_the_wal() {
+    let choice = chosen(Target::Latest).unwrap();
+    assert_eq!(
+        (choice.backup, choice.stop, choice.timeline),
+        (4, Stop::End, Timeline(1))
+    );
+}
+
+#[test]
+fn a_time_is_reached_from_the_newest_backup_that_was_consistent_by_then() {
+    for (ago, backup) in [(99, 1), (100, 1), (80, 2), (61, 2), (49, 3), (30, 4), (11, 4)] {
+        let choice = chosen(Target::Time(minutes(ago))).unwrap();
+        assert_eq!(
+            (choice.backup, choice.stop),
+            (backup, Stop::Time(minutes(ago))),
+            "{ago} minutes ago"
+        );
+    }
+}
+
+#[test]
+fn the_last_commit_of_a_window_is_reached_by_its_lsn_since_no_later_one_stops_the_server() {
+    let choice = chosen(Target::Time(minutes(60))).unwrap();
+    assert_eq!((choice.backup, choice.stop), (2, Stop::Lsn(windows()[0].bounds.to_lsn)));
+    assert!(choice.inclusive);
+    let wanted = Wanted {
+        inclusive: false,
+        ..wanted(Target::Time(minutes(60)))
+    };
+    let choice = choose(&windows(), &wanted, &Evidence::default(), now()).unwrap();
+    assert_eq!((choice.stop, choice.inclusive), (Stop::Time(minutes(60)), false));
+}
+
+#[test]
+fn a_time_that_nothing_holds_is_refused_with_both_neighbours() {
+    let refusal = chosen(Target::Time(minutes(55))).unwrap_err();
+    let shown = refusal.detail();
+    let (ends, begins) = (windows()[0].end().to_string(), windows()[1].beginning().to_string());
+    assert!(shown.contains(&ends) && shown.contains(&begins), "{shown}");
+    for (ago, what) in [(101, "before the first moment"), (9, "after the last moment")] {
+        let refusal = chosen(Target::Time(minutes(ago))).unwrap_err();
+        assert!(refusal.to_string().contains(what), "{refusal}");
+    }
+    let refusal = chosen(Target::Time(minutes(-1))).unwrap_err();
+    assert!(
+        matches!(refusal, Refusal::InTheFuture { last: Some(_), .. }),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn an_lsn_is_reached_from_the_consistent_point_to_the_last_record() {
+    let last = windows()[1].bounds.to_lsn;
+    for (lsn, backup) in [(at(1.5), 1), (at(5.49), 1), (at(5.5), 2), (at(20.5), 3), (last, 4)] {
+        let choice = chosen(Target::Lsn(lsn)).unwrap();
+        assert_eq!((choice.backup, choice.stop), (backup, Stop::Lsn(lsn)), "{lsn}");
+    }
+    for lsn in [at(1.4), at(12.0), last.plus(1), Lsn(0), Lsn::MAX] {
+        let refusal = chosen(Target::Lsn(lsn)).unwrap_err();
+        assert!(
+            matches!(
+                refusal,
+                Refusal::Outside {
+                    asked: Asked::Lsn(_),
+                    ..
+                }
+            ),
+            "{lsn}: {refusal}"
+        );
+        assert!(
+            !refusal.detail().is_empty() && refusal.hint().contains("recovery_windows"),
+            "{lsn}"
+        );
+    }
+}
+
+#[test]
+fn a_restore_point_is_reached_by_name_from_a_backup_behind_older_ones_of_that_name() {
+    let choice = with_points(&[(7, 7.5)]).unwrap();
+    assert_eq!((choice.backup, choice.stop), (2, Stop::Name("here".to_owned())));
+    // The backup of segment 24 lies behind the older one.
+    let choice = with_points(&[(22, 22.5), (27, 27.5)]).unwrap();
+    assert_eq!((choice.backup, choice.stop_lsn), (4, Some(at(27.5))));
+    // And where there is none, the LSN is the way.
+    let refusal = with_points(&[(26, 26.5), (27, 27.5)]).unwrap_err();
+    assert!(matches!(refusal, Refusal::Repeated { .. }), "{refusal}");
+    assert!(
+        refusal
+            .hint()
+            .contains(&format!("'{}', target_inclusive => false", at(27.5))),
+        "{}",
+        refusal.hint()
+    );
+    // Before the consistent point of the first backup, and in the gap.
+    for place in [(1, 1.3), (12, 12.5)] {
+        assert!(
+            matches!(with_points(&[place]).unwrap_err(), Refusal::Outside { .. }),
+            "{place:?}"
+        );
+    }
+}
+
+#[test]
+fn a_name_that_nothing_has_is_refused_with_those_that_are_known() {
+    let evidence = Evidence {
+        newest_names: vec!["monday".to_owned(), "sunday".to_owned()],
+        ..Evidence::default()
+    };
+    let refusal = choose(
+        &windows(),
+        &wanted(Target::Name("tuesday".to_owned())),
+        &evidence,
+        now(),
+    )
+    .unwrap_err();
+    assert!(
+        refusal.detail().contains("\"monday\", \"sunday\""),
+        "{}",
+        refusal.detail()
+    );
+    assert!(refusal.is_about_absence());
+}
+
+#[test]
+fn a_transaction_is_reached_from_a_backup_that_is_consistent_at_its_commit() {
+    let commit = |number: u64, lsn: f64| FoundCommit {
+        segment: segment(1, number),
+        lsn: at(lsn),
+        at: None,
+    };
+    let with = |commits: Vec<FoundCommit>| {
+        let evidence = Evidence {
+            commits,
+            ..Evidence::default()
+        };
+        choose(&windows(), &wanted(Target::Xid(800)), &evidence, now())
+    };
+    let choice = with(vec![commit(24, 24.6)]).unwrap();
+    assert_eq!((choice.backup, choice.stop), (4, Stop::Xid(800)));
+    assert_eq!(with(vec![commit(24, 24.4)]).unwrap().backup, 3);
+    assert!(matches!(with(vec![commit(12, 12.4)]), Err(Refusal::Outside { .. })));
+    assert!(matches!(with(Vec::new()), Err(Refusal::UnknownXid { .. })));
+}
+
+#[test]
+fn a_backup_of_which_nobody_knows_where_it_is_is_taken_only_where_there_is_no_other() {
+    let mut windows = windows();
+    windows[1].origins[1].has_place = false;
+    let of = |windows: &[Stretch]| choose(windows, &wanted(Target::Latest), &Evidence::default(), now()).unwrap();
+    assert_eq!((of(&windows).backup, of(&windows).newer_without_place), (3, Some(4)));
+    windows[1].origins[0].has_place = false;
+    assert_eq!((of(&windows).backup, of(&windows).newer_without_place), (4, None));
+}
+
+#[test]
+fn a_branch_is_recovered_only_when_it_is_asked_for() {
+    let mut windows = windows();
+    windows.insert(0, stretch(7, 40, 45, 70, 65, vec![origin(9, 40.2, 40.5, 70)]));
+    let time = |timeline| Wanted {
+        timeline,
+        ..wanted(Target::Lsn(at(41.0)))
+    };
+    let refusal = choose(&windows, &time(None), &Evidence::default(), now()).unwrap_err();
+    assert!(refusal.hint().contains("target_timeline => 7"), "{}", refusal.hint());
+    let choice = choose(&windows, &time(Some(Timeline(7))), &Evidence::default(), now()).unwrap();
+    assert_eq!((choice.backup, choice.timeline), (9, Timeline(7)));
+    let refusal = choose(&windows, &time(Some(Timeline(3))), &Evidence::default(), now()).unwrap_err();
+    assert!(refusal.detail().contains("timeline 1, 7"), "{}", refusal.detail());
+}
+
+#[test]
+fn without_any_window_there_is_no_plan() {
+    let refusal = choose(&[], &wanted(Target::Latest), &Evidence::default(), now()).unwrap_err();
+    assert!(
+        refusal.is_about_state() && refusal.hint().contains("base backup"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn a_clock_set_back_is_noticed_where_replay_would_meet_it() {
+    let choice = chosen(Target::Time(minutes(20))).unwrap();
+    let times = |number: f64, first: i64, last: i64| CommitTimes {
+        start: at(number),
+        first: minutes(first),
+        last: minutes(last),
+    };
+    let check = |ahead, behind| check_clock(&choice, Some(ahead), Some(behind), &mut |start| Some(start.plus(8)));
+    // In order: the last commit up to the target lies before the first later one, or in the same segment.
+    assert_eq!(check(times(27.0, 19, 18), times(26.0, 22, 21)), Ok(()));
+    assert_eq!(check(times(27.0, 21, 18), times(27.0, 21, 18)), Ok(()));
+    assert_eq!(check_clock(&choice, None, None, &mut |_| None), Ok(()));
+    let refusal = check(times(26.0, 19, 5), times(28.0, 25, 15)).unwrap_err();
+    assert!(
+        refusal.hint().contains(&at(28.0).plus(8).to_string()),
+        "{}",
+        refusal.hint()
+    );
+    assert!(check(times(27.0, 15, 21), times(27.0, 15, 21)).is_err());
+}
+
+fn site(major: u32) -> Site {
+    Site {
+        major,
+        is_standby: false,
+        bindir: "/usr/lib/pg/bin".to_owned(),
+        config_file: None,
+        port: 5432,
+        socket: Some("/run/postgresql".to_owned()),
+        superuser: "postgres".to_owned(),
+        database: "postgres".to_owned(),
+        schema: "public".to_owned(),
+        tablespaces: vec![(16385, "/fast/ts".to_owned())],
+    }
+}
+
+fn account(target: Target, data_directory: Option<&str>, copied: Copied) -> Account {
+    Account {
+        choice: chosen(target).unwrap(),
+        chain: vec![Link { backup: 4, copied }],
+        tool: None,
+        backup_at: Some(minutes(30)),
+        now: now(),
+        to: Destination::choose(data_directory, "/srv/data", &[]).unwrap(),
+        restore_command: Some("cp '/my archive/'%f \"%p\"".to_owned()),
+        action: Action::Promote,
+        predicted: None,
+    }
+}
+
+fn plain() -> Copied {
+    Copied::Plain {
+        path: "/my backup".to_owned(),
+        tablespaces: vec![Tablespace {
+            oid: 16385,
+            from: "/my backup ts".to_owned(),
+        }],
+        wal: None,
+    }
+}
+
+/// All commands, as a shell gets them.
+fn script(account: &Account, site: &Site) -> String {
+    let steps = steps(account, site).unwrap();
+    let commands: Vec<String> = steps.into_iter().filter_map(|step| step.command).collect();
+    commands.join("\n")
+}
+
+#[test]
+fn a_copy_beside_the_server_archives_nothing_and_writes_into_nothing_but_itself() {
+    let script = script(&account(Target::Lsn(at(25.0)), Some("/srv/copy"), plain()), &site(15));
+    for line in [
+        "archive_mode = 'off'",
+        "archive_cleanup_command = ''",
+        "synchronous_standby_names = ''",
+        "listen_addresses = ''",
+        "recovery_target_lsn = '0/19000000'",
+        "recovery_target_timeline = '1'",
+        "restore_command = 'cp ''/my archive/''%f \"%p\"'",
+        "ln -s -- /srv/copy.tablespaces/16385 /srv/copy/pg_tblspc/16385",
+        "cp -a -- '/my backup ts/.' /srv/copy.tablespaces/16385/",
+        "rm -f -- /srv/copy/tablespace_map",
+    ] {
+        assert!(script.contains(line), "no {line:?} in\n{script}");
+    }
+    assert!(
+        !script.contains("/fast/ts") && !script.contains("pg_ctl stop"),
+        "{script}"
+    );
+    // An empty target behind the one that is meant would take it back.
+    let meant = script.find("recovery_target_lsn = '0").unwrap();
+    assert!(script.rfind("recovery_target_xid = ''").unwrap() < meant, "{script}");
+    assert!(!script.contains("recovery_target_lsn = ''"), "{script}");
+}
+
+#[test]
+fn a_copy_answers_elsewhere_where_its_own_directory_is_no_name_of_a_socket() {
+    for path in ["/srv/one, two".to_owned(), format!("/srv/{}", "long".repeat(25))] {
+        let script = script(&account(Target::Latest, Some(&path), plain()), &site(15));
+        assert!(script.contains("unix_socket_directories = '\"/tmp\"'"), "{script}");
+        assert!(
+            script.contains("port = '5433'") && script.contains("-h /tmp -p 5433"),
+            "{script}"
+        );
+    }
+}
+
+#[test]
+fn in_place_of_the_server_what_was_there_is_kept_and_unarchived_wal_is_added() {
+    let script = script(&account(Target::Latest, None, plain()), &site(15));
+    for line in [
+        "/usr/lib/pg/bin/pg_ctl stop -D /srv/data -m fast",
+        "mv -T -- /srv/data /srv/data.before-recovery-20231114T221320Z",
+        "mv -T -- /fast/ts /fast/ts.before-recovery-20231114T221320Z",
+        "ln -s -- /fast/ts /srv/data/pg_tblspc/16385",
+        "/srv/data.before-recovery-20231114T221320Z/pg_wal/????????????????????????",
+    ] {
+        assert!(script.contains(line), "no {line:?} in\n{script}");
+    }
+    assert!(!script.contains("archive_mode"), "{script}");
+}
+
+#[test]
+fn tar_files_are_unpacked_with_their_compression_and_the_map_leads_to_the_copy() {
+    let copied = Copied::Tar {
+        path: "/b".to_owned(),
+        base: "base.tar.gz".to_owned(),
+        wal: Some("pg_wal.tar.gz".to_owned()),
+        tablespaces: vec![Tablespace {
+            oid: 16385,
+            from: "/b/16385.tar.zst".to_owned(),
+        }],
+    };
+    let script = script(&account(Target::Latest, Some("/srv/copy"), copied), &site(18));
+    for line in [
+        "tar -x -p -z -f /b/base.tar.gz -C /srv/copy",
+        "tar -x -p -z -f /b/pg_wal.tar.gz -C /srv/copy/pg_wal",
+        "tar -x -p -I zstd -f /b/16385.tar.zst -C /srv/copy.tablespaces/16385",
+        "printf '%s\\n' '16385 /srv/copy.tablespaces/16385' > /srv/copy/tablespace_map",
+    ] {
+        assert!(script.contains(line), "no {line:?} in\n{script}");
+    }
+}
+
+#[test]
+fn a_chain_is_combined_since_17_and_refused_before() {
+    let mut account = account(Target::Latest, Some("/srv/copy"), plain());
+    account.chain = vec![
+        Link {
+            backup: 3,
+            copied: Copied::Plain {
+                path: "/full".to_owned(),
+                tablespaces: Vec::new(),
+                wal: None,
+            },
+        },
+        Link {
+            backup: 4,
+            copied: plain(),
+        },
+    ];
+    let script = script(&account, &site(17));
+    assert!(
+        script.contains(
+            "/usr/lib/pg/bin/pg_combinebackup /full '/my backup' -o /srv/copy -T '/my backup ts=/srv/copy.tablespaces/16385'"
+        ),
+        "{script}"
+    );
+    let refusal = steps(&account, &site(16)).unwrap_err();
+    assert_eq!(refusal, Refusal::NoCombining { backup: 4, major: 16 });
+}
+
+#[test]
+fn a_backup_whose_place_is_not_on_record_leaves_a_step_without_command_and_all_others() {
+    let steps = steps(&account(Target::Latest, Some("/srv/copy"), Copied::Nowhere), &site(15)).unwrap();
+    let without: Vec<&Step> = steps.iter().filter(|step| step.command.is_none()).collect();
+    assert_eq!(without.len(), 2, "{steps:?}");
+    assert!(
+        without.iter().any(|step| step.action.contains("not on record")),
+        "{without:?}"
+    );
+}
+
+#[test]
+fn on_a_standby_the_rehearsal_is_left_to_the_primary_to_record() {
+    let standby = Site {
+        is_standby: true,
+        ..site(15)
+    };
+    let steps = steps(&account(Target::Latest, Some("/srv/copy"), plain()), &standby).unwrap();
+    let last = steps.last().unwrap();
+    assert!(
+        last.action.contains("on the primary") && last.command.is_none(),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn without_an_archive_recovery_uses_the_wal_in_the_backup() {
+    let mut account = account(Target::Latest, Some("/srv/copy"), plain());
+    account.restore_command = None;
+    let script = script(&account, &site(15));
+    // With recovery.signal the server wants one (validateRecoveryParameters, xlogrecovery.c).
+    assert!(script.contains("restore_command = 'false'"), "{script}");
+}
+
+#[test]
+fn a_pause_is_waited_for_shown_and_ended() {
+    let mut account = account(Target::Time(minutes(20)), Some("/srv/copy"), plain());
+    account.action = Action::Pause;
+    let script = script(&account, &site(15));
+    let place = |text: &str| script.find(text).unwrap_or_else(|| panic!("no {text} in\n{script}"));
+    assert!(place("recovery_target_action = 'pause'") < place("pg_get_wal_replay_pause_state"));
+    assert!(place("pg_get_wal_replay_pause_state") < place("pg_wal_replay_resume"));
+    assert!(place("pg_wal_replay_resume") < place("pg_is_in_recovery"));
+}
+
+#[test]
+fn a_tool_restores_its_own_backups_with_the_same_target() {
+    let mut account = account(Target::Time(minutes(20)), Some("/srv/copy"), Copied::Nowhere);
+    account.tool = Some(Tool::PgBackRest {
+        stanza: Some("main".to_owned()),
+        set: None,
+    });
+    let script = script(&account, &site(15));
+    assert!(
+        script.contains(
+            "pgbackrest --stanza=main --pg1-path=/srv/copy --archive-mode=off --tablespace-map-all=/srv/copy.tablespaces \
+             --type=time '--target=2023-11-14 21:53:20.000000+00' "
+        ) || script.contains("--type=time --target='2023-11-14 21:53:20.000000+00' --target-action=promote --target-timeline=1 restore"),
+        "{script}"
+    );
+    assert!(!script.contains("restore_command"), "{script}");
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever is asked for, what is chosen lies in a window, behind the consistent point of its backup.
+        #[test]
+        fn every_choice_lies_between_its_backup_and_the_end_of_its_window(
+            lsn in 0_u64..40 << 24,
+            micros in -7_200_000_000_i64..600_000_000,
+            inclusive: bool,
+        ) {
+            let time = now() + TimeDelta::microseconds(micros);
+            for target in [Target::Lsn(Lsn(lsn)), Target::Time(time)] {
+                let wanted = Wanted { target, inclusive, timeline: None };
+                let windows = windows();
+                match choose(&windows, &wanted, &Evidence::default(), now()) {
+                    Ok(choice) => {
+                        let stretch = &windows[choice.stretch];
+                        let origin = stretch.origins.iter().find(|origin| origin.id == choice.backup).unwrap();
+                        match choice.stop {
+                            Stop::Lsn(lsn) => {
+                                prop_assert!(origin.consistent_at <= lsn && lsn <= stretch.bounds.to_lsn);
+                            }
+                            Stop::Time(time) => {
+                                prop_assert!(origin.consistent_time.unwrap() <= time);
+                                prop_assert!(time < stretch.bounds.to_time.unwrap() || !inclusive);
+                            }
+                            other => prop_assert!(false, "{other:?}"),
+                        }
+                    }
+                    Err(refusal) => prop_assert!(!refusal.detail().is_empty() && !refusal.hint().is_empty()),
+                }
+            }
+        }
+
+        /// Commands are words for a shell, whatever paths and names hold.
+        #[test]
+        fn every_path_survives_the_shell(name in "[^\0]{0,20}") {
+            let path = format!("/b/{name}");
+            let copied = Copied::Plain { path: path.clone(), tablespaces: Vec::new(), wal: None };
+            let account = account(Target::Latest, Some("/srv/copy"), copied);
+            let steps = steps(&account, &site(15)).unwrap();
+            let copies = steps
+                .iter()
+                .filter_map(|step| step.command.as_deref())
+                .find(|command| command.starts_with("cp -a"))
+                .unwrap();
+            let words = shlex::split(copies).unwrap();
+            prop_assert_eq!(words[3].as_str(), format!("{}/.", path.trim_end_matches('/')));
+        }
+    }
+}
+
+#[test]
+fn a_window_of_the_survey_is_taken_with_the_segments_and_the_backups_in_it() {
+    let facts = cluster(vec![backup(1, 2.5, 3.5), backup(2, 5.5, 6.5)]);
+    let survey = crate::survey(&facts);
+    let [window] = survey.windows.as_slice() else {
+        panic!("{:?}", survey.windows)
+    };
+    let of = Stretch::of(&facts, &survey, window, &|usable, start| {
+        // The second one is no copy of the cluster.
+        (usable.id == 1).then(|| Origin {
+            start,
+            ..origin(usable.id, 0.0, 0.0, 0)
+        })
+    });
+    assert_eq!(
+        of.origins
+            .iter()
+            .map(|origin| (origin.id, origin.start))
+            .collect::<Vec<_>>(),
+        [(1, at(2.5))]
+    );
+    assert!(of.on_history && of.is_current);
+    assert!(of.holds(&segment(1, 2)) && of.holds(&segment(1, 9)) && !of.holds(&segment(1, 10)));
+    assert_eq!(of.bounds.from_lsn, at(3.5));
+}
+
+#[test]
+fn segments_are_held_and_their_ranges_told_from_a_start() {
+    let windows = windows();
+    assert!(
+        windows[1].holds(&segment(1, 20)) && !windows[1].holds(&segment(1, 30)) && !windows[1].holds(&segment(2, 25))
+    );
+    let end = SegmentName::containing(Timeline(1), at(29.0), SIZE).end();
+    assert_eq!(windows[1].ranges(at(24.2)), [(Timeline(1), at(24.0), end)]);
+    assert_eq!(windows[1].ranges(at(30.0)), []);
+}

@@ -1,0 +1,575 @@
+//! The commands that recovery_plan() prints bring back the moment that was asked for, run as they are; what the server could not
+//! reach is refused, with what it could.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use postgres::NoTls;
+use tests::cluster::{refusal_in, text_in};
+use tests::process::{self, OnOurEnd};
+use tests::{Cluster, Server, Settings, Shutdown};
+
+/// The rows that are there, in their order.
+const ROWS: &str = "SELECT string_agg(n::text, ',' ORDER BY n) FROM events";
+
+/// A row was committed; what can be said of that moment.
+struct Moment {
+    time: String,
+    lsn: String,
+    xid: String,
+}
+
+/// A cluster with rows 1 to 6, one a transaction. The backup of `backups` was taken after row 1; all is archived and verified.
+struct Past {
+    cluster: Cluster,
+    /// Right after rows 2 to 6.
+    moments: Vec<Moment>,
+}
+
+/// What every cluster here is like.
+fn settings() -> Settings {
+    Settings::new().set("max_prepared_transactions", "5")
+}
+
+impl Past {
+    fn moment(&self, row: usize) -> Result<&Moment> {
+        self.moments.get(row.wrapping_sub(2)).context("no such row")
+    }
+
+    /// The backup is what `take` puts at the path that it is given.
+    fn with(settings: Settings, take: impl FnOnce(&Cluster, &Path) -> Result<()>) -> Result<Self> {
+        let cluster = Cluster::start(settings)?;
+        cluster.text("CREATE EXTENSION pg_backstop; CREATE TABLE events (n integer)")?;
+        Self::go_on(cluster, take)
+    }
+
+    /// The same on a cluster that has the extension, and the table of the rows.
+    fn go_on(cluster: Cluster, take: impl FnOnce(&Cluster, &Path) -> Result<()>) -> Result<Self> {
+        cluster.text("INSERT INTO events VALUES (1)")?;
+        let path = cluster.place("the backup");
+        recorded(&cluster, "full", &path, take)?;
+        let mut moments = Vec::new();
+        for row in 2..=6 {
+            // One that is committed in two steps has its number elsewhere in the WAL.
+            let insert = if row == 5 { insert_prepared } else { insert };
+            moments.push(insert(&cluster, row)?);
+            if row == 3 {
+                cluster.text("SELECT pg_create_restore_point('after three')")?;
+            }
+        }
+        archived(&cluster)?;
+        Ok(Self { cluster, moments })
+    }
+}
+
+fn insert(cluster: &Cluster, row: usize) -> Result<Moment> {
+    let xid = cluster.text(&format!(
+        "INSERT INTO events VALUES ({row}) RETURNING pg_current_xact_id()"
+    ))?;
+    moment_after(cluster, xid)
+}
+
+fn insert_prepared(cluster: &Cluster, row: usize) -> Result<Moment> {
+    let xid = cluster.text(&format!(
+        "BEGIN; INSERT INTO events VALUES ({row}); SELECT pg_current_xact_id(); PREPARE TRANSACTION 'row {row}'"
+    ))?;
+    cluster.text(&format!("COMMIT PREPARED 'row {row}'"))?;
+    moment_after(cluster, xid)
+}
+
+fn moment_after(cluster: &Cluster, xid: String) -> Result<Moment> {
+    let after = cluster.text("SELECT clock_timestamp(), pg_current_wal_insert_lsn()")?;
+    let (time, lsn) = after.split_once('|').context(after.clone())?;
+    Ok(Moment {
+        time: time.to_owned(),
+        lsn: lsn.to_owned(),
+        xid,
+    })
+}
+
+fn recorded(
+    cluster: &Cluster,
+    backup_type: &str,
+    path: &Path,
+    take: impl FnOnce(&Cluster, &Path) -> Result<()>,
+) -> Result<()> {
+    let id = cluster.text(&format!(
+        "SELECT backup_id FROM record_backup_start('{backup_type}', '{}')",
+        path.display()
+    ))?;
+    take(cluster, path)?;
+    cluster.text(&format!("SELECT record_backup_complete({id})"))?;
+    // The file that tells of it is archived with what comes next.
+    cluster.text("SELECT pg_create_restore_point('after the backup')")?;
+    cluster.archive_now()?;
+    cluster.wait_for(
+        &format!("SELECT backup_history_file IS NOT NULL FROM backup_history WHERE id = {id}"),
+        "t",
+    )
+}
+
+/// Archives all there is, and waits until it is verified.
+fn archived(cluster: &Cluster) -> Result<()> {
+    cluster.text("SELECT pg_create_restore_point('the end')")?;
+    let last = cluster.archive_now()?;
+    cluster.wait_for(
+        &format!("SELECT status FROM wal_archive WHERE segment_name = '{last}'"),
+        "verified",
+    )?;
+    cluster.wait_for("SELECT count(*) FROM recovery_windows WHERE is_current", "1")
+}
+
+fn basebackup(cluster: &Cluster, options: &[&str], path: &Path) -> Result<()> {
+    let mut command = cluster.client_command("pg_basebackup")?;
+    command
+        .args(["--checkpoint=fast", "--no-sync"])
+        .args(options)
+        .arg("-D")
+        .arg(path);
+    process::run(&mut command).map(drop)
+}
+
+/// A server that a plan has started.
+struct Restored {
+    data: PathBuf,
+    socket: PathBuf,
+    server: Server,
+}
+
+impl Restored {
+    fn text(&self, sql: &str) -> Result<String> {
+        let mut config = postgres::Config::new();
+        config
+            .host_path(&self.socket)
+            .port(5432)
+            .user("postgres")
+            .dbname("postgres");
+        text_in(&mut config.connect(NoTls)?, sql)
+    }
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        if let Ok(mut command) = self.server.program("pg_ctl") {
+            command.args(["stop", "-m", "immediate", "-D"]).arg(&self.data);
+            process::run(&mut command).ok();
+        }
+    }
+}
+
+/// The printed commands, one after the other as they are.
+fn commands(cluster: &Cluster, arguments: &str) -> Result<String> {
+    cluster.text(&format!(
+        "SELECT string_agg(command, E'\\n' ORDER BY step) FROM recovery_plan({arguments})"
+    ))
+}
+
+/// Runs them in bash, as the server's user.
+fn run(cluster: &Cluster, name: &str, commands: &str) -> Result<()> {
+    let script = cluster.place(&format!("{name}.sh"));
+    fs::write(&script, commands)?;
+    process::run(process::program("bash", OnOurEnd::Kill)?.arg("-e").arg(&script))
+        .map(drop)
+        .with_context(|| commands.to_owned())
+}
+
+/// Restores beside the cluster.
+fn carried_out(cluster: &Cluster, name: &str, arguments: &str) -> Result<Restored> {
+    let data = cluster.place(name);
+    let separator = if arguments.is_empty() { "" } else { ", " };
+    let commands = commands(
+        cluster,
+        &format!("{arguments}{separator}data_directory => '{}'", data.display()),
+    )?;
+    let restored = Restored {
+        socket: data.clone(),
+        data,
+        server: cluster.server().clone(),
+    };
+    run(cluster, name, &commands)?;
+    Ok(restored)
+}
+
+/// Names, sizes and times of all files below a path.
+fn fingerprint(path: &Path) -> Result<String> {
+    let mut find = process::program("find", OnOurEnd::Kill)?;
+    let listed = process::run(find.arg(path).args(["-printf", "%p %s %T@ %l\n"]))?;
+    let mut lines: Vec<&str> = listed.lines().collect();
+    lines.sort_unstable();
+    Ok(lines.join("\n"))
+}
+
+#[test]
+fn each_kind_of_target_is_reached_by_the_printed_commands() -> Result<()> {
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    let cluster = &past.cluster;
+    let archive = fingerprint(cluster.archive().path())?;
+    let backup = fingerprint(&cluster.place("the backup"))?;
+    let last = cluster.text("SELECT to_time FROM recovery_windows WHERE is_current")?;
+    let of = |row: usize| past.moment(row);
+    for (name, arguments, rows) in [
+        ("by time", format!("target_time => '{}'", of(3)?.time), "1,2,3"),
+        ("by lsn", format!("target_lsn => '{}'", of(4)?.lsn), "1,2,3,4"),
+        ("by name", "target_name => 'after three'".to_owned(), "1,2,3"),
+        ("by xid", format!("target_xid => {}", of(5)?.xid), "1,2,3,4,5"),
+        (
+            "before the xid",
+            format!("target_xid => {}, target_inclusive => false", of(5)?.xid),
+            "1,2,3,4",
+        ),
+        (
+            "by time while looking",
+            format!("target_time => '{}', target_action => 'pause'", of(2)?.time),
+            "1,2",
+        ),
+        ("by the last time", format!("target_time => '{last}'"), "1,2,3,4,5,6"),
+        ("latest", String::new(), "1,2,3,4,5,6"),
+    ] {
+        let restored = carried_out(cluster, name, &arguments).context(name)?;
+        assert_eq!(restored.text(ROWS)?, rows, "{name}");
+        assert_eq!(restored.text("SELECT pg_is_in_recovery()")?, "f", "{name}");
+        // It takes writes, and keeps them to itself.
+        restored.text("INSERT INTO events VALUES (99); SELECT pg_switch_wal(); CHECKPOINT")?;
+        assert_eq!(restored.text("SHOW archive_mode")?, "off", "{name}");
+    }
+    assert_eq!(cluster.text(ROWS)?, "1,2,3,4,5,6");
+    // The worker may have archived more of its own; what was there is as it was.
+    let now = fingerprint(cluster.archive().path())?;
+    let lost: Vec<&str> = archive
+        .lines()
+        .skip(1)
+        .filter(|line| !now.lines().any(|other| other == *line))
+        .collect();
+    ensure!(lost.is_empty(), "changed in the archive: {lost:?}");
+    ensure!(!now.contains("/00000002"), "the copies archived:\n{now}");
+    assert_eq!(fingerprint(&cluster.place("the backup"))?, backup);
+    // Each was recorded as the rehearsal that it was.
+    let recorded = "SELECT string_agg(recovery_type, ',' ORDER BY id), bool_and(is_drill AND status = 'completed' AND backup_id = 1)
+                    FROM recovery_history WHERE is_drill";
+    assert_eq!(
+        cluster.text(recorded)?,
+        "point_in_time,lsn,name,xid,xid,point_in_time,lsn,latest|t"
+    );
+    Ok(())
+}
+
+#[test]
+fn in_place_of_the_server_not_even_what_was_not_archived_is_lost() -> Result<()> {
+    let mut past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    let commands = commands(&past.cluster, "")?;
+    insert(&past.cluster, 7)?;
+    past.cluster.stop(Shutdown::Immediate)?;
+    let restored = Restored {
+        data: past.cluster.data(),
+        socket: past.cluster.socket().to_owned(),
+        server: past.cluster.server().clone(),
+    };
+    run(&past.cluster, "in place", &commands)?;
+    assert_eq!(restored.text(ROWS)?, "1,2,3,4,5,6,7");
+    assert_eq!(restored.text("SHOW archive_mode")?, "on");
+    assert_eq!(
+        restored.text("SELECT count(*) FROM pg_file_settings WHERE name LIKE 'recovery_target%'")?,
+        "0"
+    );
+    assert_eq!(
+        restored.text("SELECT recovery_type, status, is_drill FROM recovery_history WHERE origin = 'recorded'")?,
+        "latest|completed|f"
+    );
+    Ok(())
+}
+
+/// With a tablespace, whose rows are `events` too.
+fn with_tablespace(take: impl FnOnce(&Cluster, &Path) -> Result<()>) -> Result<Past> {
+    let cluster = Cluster::start(settings())?;
+    let place = cluster.place("its tablespace");
+    process::run(process::program("mkdir", OnOurEnd::Kill)?.arg(&place))?;
+    cluster.text(&format!("CREATE TABLESPACE fast LOCATION '{}'", place.display()))?;
+    cluster.text("CREATE EXTENSION pg_backstop; CREATE TABLE events (n integer) TABLESPACE fast")?;
+    Past::go_on(cluster, take)
+}
+
+/// What was restored has the rows, in a tablespace of its own; neither the server's nor the backup's was touched.
+fn is_apart(past: &Past) -> Result<()> {
+    let cluster = &past.cluster;
+    cluster.text("CHECKPOINT")?;
+    let own = fingerprint(&cluster.place("its tablespace"))?;
+    let backup = fingerprint(&cluster.place("the backup"))?;
+    let restored = carried_out(cluster, "apart", &format!("target_xid => {}", past.moment(4)?.xid))?;
+    assert_eq!(restored.text(ROWS)?, "1,2,3,4");
+    restored.text("INSERT INTO events SELECT generate_series(100, 1000); CHECKPOINT")?;
+    let location = restored.text("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast'")?;
+    ensure!(
+        location.starts_with(&format!("{}.tablespaces/", restored.data.display())),
+        "{location}"
+    );
+    assert_eq!(fingerprint(&cluster.place("its tablespace"))?, own);
+    assert_eq!(fingerprint(&cluster.place("the backup"))?, backup);
+    Ok(())
+}
+
+fn mapping(cluster: &Cluster) -> String {
+    format!(
+        "--tablespace-mapping={}={}",
+        cluster.place("its tablespace").display(),
+        cluster.place("the backup of its tablespace").display()
+    )
+}
+
+#[test]
+fn a_tablespace_of_a_plain_backup_is_copied_apart() -> Result<()> {
+    is_apart(&with_tablespace(|cluster, path| {
+        basebackup(cluster, &[&mapping(cluster)], path)
+    })?)
+}
+
+#[test]
+fn a_tar_backup_with_a_tablespace_is_unpacked_apart() -> Result<()> {
+    is_apart(&with_tablespace(|cluster, path| {
+        basebackup(cluster, &["--format=tar"], path)
+    })?)
+}
+
+#[test]
+fn a_compressed_tar_backup_with_a_tablespace_is_unpacked_apart() -> Result<()> {
+    is_apart(&with_tablespace(|cluster, path| {
+        basebackup(cluster, &["--format=tar", "--gzip", "--wal-method=fetch"], path)
+    })?)
+}
+
+#[test]
+fn a_chain_of_incremental_backups_is_put_together() -> Result<()> {
+    if Server::chosen()?.major() < 17 {
+        return Ok(());
+    }
+    let past = Past::with(settings().set("summarize_wal", "on"), |cluster, path| {
+        cluster.base_backup(path)
+    })?;
+    let cluster = &past.cluster;
+    let incremental = |from: &Path, to: &Path| {
+        let option = format!("--incremental={}", from.join("backup_manifest").display());
+        recorded(cluster, "incremental", to, |cluster, path| {
+            basebackup(cluster, &[&option], path)
+        })
+    };
+    incremental(&cluster.place("the backup"), &cluster.place("monday"))?;
+    insert(cluster, 7)?;
+    incremental(&cluster.place("monday"), &cluster.place("tuesday"))?;
+    let after = insert(cluster, 8)?;
+    insert(cluster, 9)?;
+    archived(cluster)?;
+    let plan = commands(
+        cluster,
+        &format!("target_lsn => '{}', data_directory => '/x'", after.lsn),
+    )?;
+    ensure!(plan.contains("pg_combinebackup") && plan.contains("tuesday"), "{plan}");
+    let restored = carried_out(cluster, "combined", &format!("target_lsn => '{}'", after.lsn))?;
+    assert_eq!(restored.text(ROWS)?, "1,2,3,4,5,6,7,8");
+    Ok(())
+}
+
+#[test]
+fn what_the_server_could_not_reach_is_refused_with_what_it_could() -> Result<()> {
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    let cluster = &past.cluster;
+    let ends = cluster.text("SELECT to_time, timeline_id FROM recovery_windows")?;
+    let (last, _) = ends.split_once('|').context(ends.clone())?;
+    let (soon, early) = ("now() + interval '1 hour'", "now() - interval '1 day'");
+    for (arguments, state, message, detail) in [
+        (
+            "target_xid => 800, target_lsn => '0/1'",
+            "22023",
+            "more than one recovery target",
+            "one target",
+        ),
+        (&format!("target_time => {soon}"), "22023", "is in the future", last),
+        ("target_time => 'infinity'", "22023", "must be a moment", ""),
+        (
+            &format!("target_time => {early}"),
+            "22023",
+            "before the first moment",
+            "The first moment that can be recovered is",
+        ),
+        (
+            "target_time => clock_timestamp()",
+            "22023",
+            "after the last moment",
+            last,
+        ),
+        ("target_lsn => '0/1'", "22023", "before the first moment", "timeline 1"),
+        ("target_lsn => 'FF/0'", "22023", "after the last moment", last),
+        (
+            "target_name => 'nobody made this'",
+            "P0002",
+            "not in the verified WAL",
+            "\"the end\", \"after three\"",
+        ),
+        (
+            "target_xid => 3",
+            "P0002",
+            "transaction 3 is not in the verified WAL",
+            last,
+        ),
+        ("target_xid => 2", "22023", "no transaction", "from 3"),
+        ("target_xid => 4000000000", "22023", "has not begun", "The next one is"),
+        ("target_xid => 4294968296", "22023", "has not begun", "epoch 0"),
+        (
+            "target_timeline => 9",
+            "P0002",
+            "no recovery window ends on timeline 9",
+            "timeline 1",
+        ),
+        ("target_timeline => 0", "22023", "target_timeline", ""),
+        ("target_action => 'pause'", "22023", "needs a target", ""),
+        (
+            "target_action => 'shutdown', target_lsn => '0/1'",
+            "22023",
+            "target_action",
+            "",
+        ),
+        ("data_directory => 'here'", "22023", "not an absolute path", ""),
+        ("data_directory => '/'", "22023", "not an absolute path", ""),
+        (
+            &format!("data_directory => '{}/copy'", cluster.data().display()),
+            "22023",
+            "lie in one another",
+            "",
+        ),
+        (
+            &format!("data_directory => '{}'", cluster.place("the backup").display()),
+            "22023",
+            "lie in one another",
+            "",
+        ),
+    ] {
+        let error = cluster.refusal(&format!("SELECT * FROM recovery_plan({arguments})"))?;
+        let shown = error.detail().unwrap_or_default();
+        assert_eq!(error.code().code(), state, "{arguments}: {error}");
+        ensure!(error.message().contains(message), "{arguments}: {error}");
+        ensure!(shown.contains(detail), "{arguments}: no {detail:?} in {shown:?}");
+        ensure!(error.hint().is_some(), "{arguments}: no hint");
+    }
+    // A full transaction number, and its last 32 bits, are both one.
+    cluster.text(&format!(
+        "SELECT count(*) FROM recovery_plan(target_xid => {})",
+        past.moment(4)?.xid
+    ))?;
+    Ok(())
+}
+
+#[test]
+fn a_moment_between_two_windows_is_refused_with_both_neighbours() -> Result<()> {
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    let cluster = &past.cluster;
+    let lost = insert(cluster, 7)?;
+    let segment = archived(cluster).and_then(|()| {
+        cluster.text("SELECT segment_name FROM wal_archive WHERE commit_count > 0 ORDER BY end_lsn DESC LIMIT 1")
+    })?;
+    recorded(cluster, "full", &cluster.place("another backup"), |cluster, path| {
+        cluster.base_backup(path)
+    })?;
+    insert(cluster, 8)?;
+    archived(cluster)?;
+    cluster.archive().remove(&segment)?.stays();
+    cluster.text("SELECT count(*) FROM verify_wal_archive()")?;
+    cluster.wait_for("SELECT count(*) FROM recovery_windows", "2")?;
+    let error = cluster.refusal(&format!("SELECT * FROM recovery_plan(target_time => '{}')", lost.time))?;
+    let detail = error.detail().unwrap_or_default();
+    ensure!(error.message().contains("lies in no recovery window"), "{error}");
+    ensure!(
+        detail.contains("The window before it ends at") && detail.contains("the next one begins at"),
+        "{detail}"
+    );
+    // Both sides of the gap can still be reached.
+    let before = carried_out(
+        cluster,
+        "before the gap",
+        &format!("target_time => '{}'", past.moment(3)?.time),
+    )?;
+    assert_eq!(before.text(ROWS)?, "1,2,3");
+    let after = carried_out(cluster, "after the gap", "")?;
+    assert_eq!(after.text(ROWS)?, "1,2,3,4,5,6,7,8");
+    Ok(())
+}
+
+#[test]
+fn moments_on_both_sides_of_a_promotion_are_reached_along_the_servers_own_history() -> Result<()> {
+    let mut past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    past.cluster.stop(Shutdown::Fast)?;
+    fs::write(past.cluster.data().join("standby.signal"), "")?;
+    past.cluster.start_server()?;
+    past.cluster.promote()?;
+    let cluster = &past.cluster;
+    let after = insert(cluster, 7)?;
+    insert(cluster, 8)?;
+    archived(cluster)?;
+    cluster.wait_for("SELECT timeline_id FROM recovery_windows WHERE is_current", "2")?;
+    for (name, arguments, rows) in [
+        ("before", format!("target_lsn => '{}'", past.moment(4)?.lsn), "1,2,3,4"),
+        ("behind", format!("target_time => '{}'", after.time), "1,2,3,4,5,6,7"),
+        ("newest", String::new(), "1,2,3,4,5,6,7,8"),
+    ] {
+        let restored = carried_out(cluster, name, &arguments).context(name)?;
+        assert_eq!(restored.text(ROWS)?, rows, "{name}");
+        assert_eq!(restored.text("SHOW recovery_target_timeline")?, "2", "{name}");
+    }
+    let error = cluster.refusal("SELECT * FROM recovery_plan(target_timeline => 1)")?;
+    ensure!(error.detail().unwrap_or_default().contains("timeline 2"), "{error:?}");
+    Ok(())
+}
+
+#[test]
+fn a_clock_that_was_set_back_is_noticed_and_the_lsn_reaches_the_moment() -> Result<()> {
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    let cluster = &past.cluster;
+    let first = cluster.text(
+        "SELECT segment_name FROM wal_archive WHERE commit_count > 0 AND start_lsn > (SELECT end_lsn FROM backup_history WHERE id = 1)
+          ORDER BY end_lsn LIMIT 1",
+    )?;
+    let moment = insert(cluster, 7)?;
+    insert(cluster, 8)?;
+    archived(cluster)?;
+    // As it would be if the clock had been an hour ahead while this one was written.
+    cluster.text(&format!(
+        "UPDATE wal_archive SET first_commit_at = first_commit_at + interval '1 hour', last_commit_at = last_commit_at + interval '1 hour'
+          WHERE segment_name = '{first}'"
+    ))?;
+    let error = cluster.refusal(&format!(
+        "SELECT * FROM recovery_plan(target_time => '{}')",
+        moment.time
+    ))?;
+    ensure!(error.message().contains("the clock was set back"), "{error}");
+    let hint = error.hint().unwrap_or_default();
+    let lsn = hint.split('\'').nth(1).context(hint.to_owned())?;
+    let restored = carried_out(cluster, "by its lsn", &format!("target_lsn => '{lsn}'"))?;
+    assert_eq!(restored.text(ROWS)?, "1,2,3,4,5,6,7");
+    Ok(())
+}
+
+#[test]
+fn a_monitor_gets_a_plan_without_anything_on_disk_being_looked_at() -> Result<()> {
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    let cluster = &past.cluster;
+    cluster.text("CREATE ROLE monitor LOGIN IN ROLE pg_monitor")?;
+    let mut monitor = cluster.connect_as("monitor", "postgres")?;
+    let data = cluster.place("for the monitor");
+    let sql = format!(
+        "SELECT command FROM recovery_plan(data_directory => '{}')",
+        data.display()
+    );
+    let script = text_in(&mut monitor, &sql)?;
+    ensure!(script.contains("the backup has links to other places"), "{script}");
+    let refused = refusal_in(
+        &mut monitor,
+        &format!("SELECT * FROM recovery_plan(target_xid => {})", past.moment(4)?.xid),
+    )?;
+    assert_eq!(refused.code().code(), "42501", "{refused}");
+    let restored = Restored {
+        socket: data.clone(),
+        data,
+        server: cluster.server().clone(),
+    };
+    run(cluster, "for the monitor", &script)?;
+    assert_eq!(restored.text(ROWS)?, "1,2,3,4,5,6");
+    Ok(())
+}
