@@ -25,6 +25,7 @@ pub mod readiness;
 pub mod schedule;
 mod sentence;
 mod stop_reason;
+pub mod traces;
 pub mod windows;
 
 pub use backups::{Unusable, Usable};
