@@ -5,8 +5,9 @@ use super::{Image, PgLsn, Statement, Text};
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
 use pgrx::prelude::*;
-use recovery::detected::{Detected, Durability};
+use recovery::detected::Detected;
 use recovery::lives::Home;
+use recovery::traces::Durability;
 use wal::Lsn;
 
 /// What a standby last heard of its primary; 0 stands for what is not known.

@@ -26,13 +26,18 @@ const HISTORY: &[&str] = &[
     r#"SET search_path = "Back stop"; INSERT INTO restore_points VALUES ('a', '0/1', '2026-01-01', 1, 'x')"#,
     r#"SET search_path = "Back stop";
        INSERT INTO recovery_hourly VALUES ('2026-01-01', '2026-01-01 00:30', 9, 1800, 1700, 100, 1800, 0, 0, 1800, 1.5, 99)"#,
+    r#"SET search_path = "Back stop";
+       INSERT INTO server_lives (system_identifier, timeline_id, began, started_at, writes_at, host_name, data_directory,
+                                 directory_identity)
+       VALUES (1, 1, 'start', '2026-01-01', '2026-01-01', 'a', '/b', '1:2')"#,
 ];
 
 const CONTENTS: &str = r#"SELECT md5(string_agg(line, ' ' ORDER BY line)) FROM (
     SELECT t::text AS line FROM "Back stop".backup_history t UNION ALL SELECT t::text FROM "Back stop".ledger_events t
     UNION ALL SELECT t::text FROM "Back stop".backup_policies t UNION ALL SELECT t::text FROM "Back stop".recovery_history t
     UNION ALL SELECT t::text FROM "Back stop".recovery_hourly t
-    UNION ALL SELECT t::text FROM "Back stop".wal_archive t UNION ALL SELECT t::text FROM "Back stop".restore_points t) l"#;
+    UNION ALL SELECT t::text FROM "Back stop".wal_archive t UNION ALL SELECT t::text FROM "Back stop".restore_points t
+    UNION ALL SELECT t::text FROM "Back stop".server_lives t) l"#;
 const VERDICT: &str = r#"SELECT * FROM "Back stop".verify_ledger()"#;
 
 #[test]

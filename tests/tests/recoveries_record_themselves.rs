@@ -10,6 +10,7 @@ use tests::wait::SOON;
 use tests::{Cluster, Look, Settings, Shutdown, wait_until, worker};
 
 const FOUND: &str = "SELECT count(*) FROM recovery_history WHERE origin = 'detected'";
+const HEARTBEAT: &str = "pg_stat_tmp/pg_backstop.heartbeat";
 const ROLE: &str = "SELECT cluster_role FROM v_worker_status";
 
 /// Ticks as fast as it may, so that what the worker saw last is not long ago.
@@ -98,8 +99,16 @@ fn a_killed_server_records_its_crash_once() -> Result<()> {
     settled(&cluster)?;
     assert_eq!(cluster.text(FOUND)?, "1");
     // A crash that comes before anybody could look is of its own.
-    cluster.restart(Shutdown::Kill)?;
+    // As after a crash of the machine, its heartbeat may be gone: then nothing is sure that fsync did not make sure.
+    cluster.stop(Shutdown::Kill)?;
+    fs::remove_file(cluster.data().join(HEARTBEAT))?;
+    cluster.start_server()?;
     cluster.wait_for(FOUND, "2")?;
+    holds(
+        &cluster,
+        "checks ->> 'start_time' NOT LIKE '%last heartbeat before%' AND start_time < pg_postmaster_start_time()
+         AND rpo_seconds IS NULL AND checks ->> 'rpo_seconds' LIKE '%fsync is off%'",
+    )?;
     assert_eq!(cluster.text("SELECT status FROM verify_ledger()")?, "intact");
     Ok(())
 }
@@ -166,6 +175,7 @@ fn a_promoted_standby_records_the_failover() -> Result<()> {
     let mut primary = running()?;
     let mut standby = primary.standby(settings())?;
     standby.wait_for(ROLE, "standby")?;
+    assert_eq!(standby.refusal("SELECT adopt_cluster()")?.code().code(), "25006");
     // No restart of a standby is a recovery.
     standby.restart(Shutdown::Fast)?;
     standby.wait_for(ROLE, "standby")?;
@@ -339,7 +349,7 @@ fn signs_of_life_cost_no_wal() -> Result<()> {
     worker::ticks(&cluster, 20)?;
     cluster.text("CHECKPOINT")?;
     worker::ticks(&cluster, 3)?;
-    let heartbeat = cluster.data().join("pg_stat_tmp/pg_backstop.heartbeat");
+    let heartbeat = cluster.data().join(HEARTBEAT);
     let first = fs::read_to_string(&heartbeat)?;
     let before = cluster.text("SELECT pg_current_wal_insert_lsn()")?;
     worker::ticks(&cluster, 100)?;

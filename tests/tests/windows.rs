@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use std::fs;
 use tests::wait::SOON;
 use tests::{Cluster, Look, Recovery, Settings, Shutdown, wait_until, waldump};
@@ -46,17 +46,21 @@ fn backup_under_load(cluster: &Cluster, name: &str) -> Result<PathBuf> {
 
 /// Writes a few segments, and gives the one in the middle, full of records, with others around it.
 fn victim(cluster: &Cluster) -> Result<String> {
-    let before = cluster.archive_now()?;
-    cluster.client("pgbench", &["-n", "-c", "2", "-t", "700"])?;
-    let last = cluster.archive_now()?;
-    let written: Vec<String> = cluster
-        .archive()
-        .segments()?
-        .into_iter()
-        .filter(|segment| *segment > before && *segment < last)
-        .collect();
-    ensure!(written.len() >= 3, "only {written:?} were written");
-    written.get(written.len() / 2).cloned().context("no segment")
+    for transactions in ["700", "2000", "6000"] {
+        let before = cluster.archive_now()?;
+        cluster.client("pgbench", &["-n", "-c", "2", "-t", transactions])?;
+        let last = cluster.archive_now()?;
+        let written: Vec<String> = cluster
+            .archive()
+            .segments()?
+            .into_iter()
+            .filter(|segment| *segment > before && *segment < last)
+            .collect();
+        if let (3.., Some(middle)) = (written.len(), written.get(written.len() / 2)) {
+            return Ok(middle.clone());
+        }
+    }
+    bail!("thousands of transactions fit into less than three segments")
 }
 
 /// One row of recovery_windows.
@@ -78,7 +82,7 @@ fn windows(cluster: &Cluster) -> Result<Vec<Window>> {
         .map(|row| {
             let columns: Vec<&str> = row.split('|').collect();
             let [timeline, from_time, to_time, from_lsn, to_lsn, ended_by] = columns[..] else {
-                anyhow::bail!("{row}");
+                bail!("{row}");
             };
             Ok(Window {
                 timeline: timeline.to_owned(),

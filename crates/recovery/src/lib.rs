@@ -30,6 +30,7 @@ pub mod rto;
 pub mod schedule;
 mod sentence;
 mod stop_reason;
+pub mod traces;
 pub mod windows;
 
 pub use backups::{Unusable, Usable};

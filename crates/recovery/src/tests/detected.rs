@@ -4,8 +4,9 @@ use chrono::{DateTime, Duration, Utc};
 use proptest::prelude::*;
 use wal::{Lsn, Timeline};
 
-use crate::detected::{Branch, Durability, RecoveryType, Traces};
+use crate::detected::RecoveryType;
 use crate::lives::Beginning;
+use crate::traces::{Branch, Durability, Traces};
 
 /// So many seconds into the story.
 fn at(seconds: i64) -> DateTime<Utc> {
