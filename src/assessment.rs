@@ -8,7 +8,7 @@ use crate::server::{self, Exposure, Server};
 use crate::{settings, shmem};
 use chrono::{DateTime, Utc};
 use recovery::plan::{Bounds, Stretch};
-use recovery::{Archiver, Facts, OldestCommit, Survey, Usable, Verdict, WorkerFact, assess, survey};
+use recovery::{Archiver, BackupFact, Facts, OldestCommit, Survey, Usable, Verdict, WorkerFact, assess, survey};
 use std::collections::HashMap;
 use wal::{Handover, Lsn};
 
@@ -90,9 +90,10 @@ impl Assessment {
     /// before its end may be later than a time to recover to.
     pub fn consistent_times(&self, backups: &[&Usable]) -> Result<HashMap<i64, DateTime<Utc>>> {
         let size = self.facts.size.bytes();
-        let facts: Vec<_> = backups
+        let by_id: HashMap<i64, &BackupFact> = self.facts.backups.iter().map(|fact| (fact.id, fact)).collect();
+        let facts: Vec<&BackupFact> = backups
             .iter()
-            .filter_map(|usable| self.facts.backups.iter().find(|fact| fact.id == usable.id))
+            .filter_map(|usable| by_id.get(&usable.id).copied())
             .collect();
         let ranges: Vec<_> = facts
             .iter()

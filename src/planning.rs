@@ -145,14 +145,10 @@ impl Planning {
                 has_place: place.path.is_some() || self.tool(usable.id).is_some(),
             })
         };
-        let (of, survey) = (&self.assessment.facts, &self.assessment.survey);
-        let mut stretches = Vec::with_capacity(survey.windows.len());
-        for window in &survey.windows {
-            let mut stretch = Stretch::of(of, survey, window, &origin);
-            stretch.bounds = self.assessment.bounds(&stretch)?;
-            if !stretch.origins.is_empty() {
-                stretches.push(stretch);
-            }
+        let mut stretches = Stretch::all(&self.assessment.facts, &self.assessment.survey, &origin);
+        stretches.retain(|stretch| !stretch.origins.is_empty());
+        for stretch in &mut stretches {
+            stretch.bounds = self.assessment.bounds(stretch)?;
         }
         Ok(stretches)
     }

@@ -556,17 +556,21 @@ mod properties {
 fn a_window_of_the_survey_is_taken_with_the_segments_and_the_backups_in_it() {
     let facts = cluster(vec![backup(1, 2.5, 3.5), backup(2, 5.5, 6.5)]);
     let survey = crate::survey(&facts);
-    let [window] = survey.windows.as_slice() else {
-        panic!("{:?}", survey.windows)
-    };
-    let of = Stretch::of(&facts, &survey, window, &|usable, start| {
+    let all = Stretch::all(&facts, &survey, &|usable, start| {
         // The second one is no copy of the cluster.
         (usable.id == 1).then(|| Origin {
             start,
-            ..origin(usable.id, 0.0, 0.0, 0)
+            ..origin(usable.id, 0.0, 3.5, 0)
         })
     });
-    assert_eq!(of.origins.iter().map(|origin| (origin.id, origin.start)).collect::<Vec<_>>(), [(1, at(2.5))]);
+    let [of] = all.as_slice() else { panic!("{all:?}") };
+    assert_eq!(
+        of.origins
+            .iter()
+            .map(|origin| (origin.id, origin.start))
+            .collect::<Vec<_>>(),
+        [(1, at(2.5))]
+    );
     assert!(of.on_history && of.is_current);
     assert!(of.holds(&segment(1, 2)) && of.holds(&segment(1, 9)) && !of.holds(&segment(1, 10)));
     assert_eq!(of.bounds.from_lsn, at(3.5));
