@@ -12,8 +12,8 @@ use pgrx::datum::TimestampWithTimeZone;
 use recovery::plan::Bounds;
 use recovery::readiness::stale_after;
 use recovery::{
-    Archiver, BackupStatus, EndedBy, Facts, OldestCommit, Rates, Survey, Usable, Verdict, Window, WorkerFact, assess,
-    survey,
+    Archiver, BackupFact, BackupStatus, EndedBy, Facts, OldestCommit, Rates, Survey, Usable, Verdict, Window,
+    WorkerFact, assess, survey,
 };
 use std::collections::HashMap;
 use wal::{Lsn, PgTimestamp, Timeline};
@@ -111,9 +111,10 @@ impl Assessment {
     /// consistent, since recovery to an earlier time would stop there. Where nothing happened meanwhile, its end.
     pub fn consistent_times(&self, backups: &[&Usable]) -> Result<HashMap<i64, DateTime<Utc>>> {
         let size = self.facts.size.bytes();
-        let facts: Vec<_> = backups
+        let by_id: HashMap<i64, &BackupFact> = self.facts.backups.iter().map(|fact| (fact.id, fact)).collect();
+        let facts: Vec<&BackupFact> = backups
             .iter()
-            .filter_map(|usable| self.facts.backups.iter().find(|fact| fact.id == usable.id))
+            .filter_map(|usable| by_id.get(&usable.id).copied())
             .collect();
         let ranges: Vec<_> = facts
             .iter()

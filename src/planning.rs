@@ -134,7 +134,7 @@ impl Planning {
         Ok(steps(&account, &site(server_places, &self.server))?)
     }
 
-    /// The windows, with the exact ends of each.
+    /// The windows, with the exact ends of each, but for those without a copy of the cluster.
     fn stretches(&self) -> Result<Vec<Stretch>> {
         let usable: Vec<&Usable> = self
             .assessment
@@ -155,14 +155,11 @@ impl Planning {
             })
         };
         let (of, survey) = (&self.assessment.facts, &self.assessment.survey);
-        let mut stretches = Vec::with_capacity(survey.windows.len());
-        for window in &survey.windows {
-            let mut stretch = Stretch::of(of, survey, window, &origin);
+        let mut stretches = Stretch::all(of, survey, &origin);
+        for (stretch, window) in stretches.iter_mut().zip(&survey.windows) {
             stretch.bounds = self.assessment.bounds(window)?;
-            if !stretch.origins.is_empty() {
-                stretches.push(stretch);
-            }
         }
+        stretches.retain(|stretch| !stretch.origins.is_empty());
         Ok(stretches)
     }
 

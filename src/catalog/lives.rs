@@ -166,15 +166,22 @@ pub fn recorded_by_hand(kind: &str, ended_at: TimestampWithTimeZone) -> Result<O
     })
 }
 
-/// Adds a recovery that was found, and returns its id.
-pub fn add_recovery(found: &Detected, backup: Option<i64>, target: Target) -> Result<i64> {
+/// Adds a recovery that was found, and how long it was expected to take, and returns its id.
+pub fn add_recovery(
+    found: &Detected,
+    backup: Option<i64>,
+    target: Target,
+    predicted_seconds: Option<f64>,
+) -> Result<i64> {
     static ADD: Statement = Statement::new(
         "INSERT INTO @extschema@.recovery_history
              (recovery_type, origin, backup_id, target_time, target_lsn, target_name, target_xid, target_timeline,
               start_time, end_time, duration_seconds, replay_seconds, startup_seconds, wal_replayed_bytes, failure_time,
-              recovered_to_time, recovered_to_lsn, status, rto_seconds, rpo_seconds, checks)
+              recovered_to_time, recovered_to_lsn, status, rto_seconds, rpo_seconds, checks,
+              predicted_rto_seconds)
          VALUES ($1, 'detected', $2, $3, $4, $5, $6, $7, $8, $9, round($10::numeric, 3), round($11::numeric, 3),
-                 round($12::numeric, 3), $13, $14, $15, $16, 'completed', round($10::numeric, 3), round($17::numeric, 3), $18)
+                 round($12::numeric, 3), $13, $14, $15, $16, 'completed', round($10::numeric, 3), round($17::numeric, 3), $18,
+                 round($19::numeric, 3))
          RETURNING id",
     );
     let remarks: serde_json::Map<String, serde_json::Value> = found
@@ -208,6 +215,7 @@ pub fn add_recovery(found: &Detected, backup: Option<i64>, target: Target) -> Re
             found.recovered_to.map(|lsn| PgLsn(lsn.0)).into(),
             found.rpo_seconds.into(),
             pgrx::JsonB(remarks.into()).into(),
+            predicted_seconds.into(),
         ],
         |rows| rows.one("the recovery's id")?.need(1, "the recovery's id"),
     )

@@ -3,7 +3,7 @@
 
 use super::process;
 use crate::catalog::lives::{self, Begun, Newest, SelfKnowledge};
-use crate::catalog::{PgLsn, ledger};
+use crate::catalog::{self, PgLsn, ledger};
 use crate::error::Result;
 use crate::heartbeat::Heartbeat;
 use crate::home;
@@ -13,7 +13,8 @@ use crate::shmem;
 use crate::transaction::in_transaction;
 use chrono::{DateTime, Utc};
 use pgrx::pg_sys;
-use recovery::detected::Detected;
+use recovery::Rates;
+use recovery::detected::{Detected, RecoveryType};
 use recovery::lives::{Beginning, Home, Trace};
 use recovery::traces::{Branch, Traces};
 use std::fs;
@@ -97,6 +98,18 @@ impl LifeDuty {
         });
         Ok(())
     }
+}
+
+/// How long a restore was to take from the start of the server on, by what earlier recoveries took. A crash or a promotion
+/// restores nothing.
+fn predicted(found: &Detected) -> Result<Option<f64>> {
+    if matches!(found.kind, RecoveryType::Crash | RecoveryType::Failover) {
+        return Ok(None);
+    }
+    let rates = Rates::of(&catalog::recovery::measured()?);
+    Ok(found
+        .wal_replayed_bytes
+        .and_then(|bytes| rates.seconds_after_restore(bytes)))
 }
 
 /// To be called when the extension is not there: what is created later has nothing to say of how this life began.
@@ -202,7 +215,12 @@ impl<'a> Chapter<'a> {
                 };
                 match lives::recorded_by_hand(found.kind.as_str(), over)? {
                     Some(id) => Some(id),
-                    None => Some(lives::add_recovery(found, backup, self.knowledge.target)?),
+                    None => Some(lives::add_recovery(
+                        found,
+                        backup,
+                        self.knowledge.target,
+                        predicted(found)?,
+                    )?),
                 }
             }
         };

@@ -207,6 +207,12 @@ fn each_kind_of_target_is_reached_by_the_printed_commands() -> Result<()> {
     let archive = fingerprint(cluster.archive().path())?;
     let backup = fingerprint(&cluster.place("the backup"))?;
     let last = cluster.text("SELECT to_time FROM recovery_windows WHERE is_current")?;
+    let first = cluster.text("SELECT from_lsn FROM recovery_windows WHERE is_current")?;
+    let beyond = cluster.refusal("SELECT * FROM recovery_plan(target_lsn => 'FF/0')")?;
+    let furthest = beyond
+        .hint()
+        .and_then(|hint| hint.split('\'').nth(1))
+        .context("no LSN in the hint")?;
     let of = |row: usize| past.moment(row);
     for (name, arguments, rows) in [
         ("by time", format!("target_time => '{}'", of(3)?.time), "1,2,3"),
@@ -223,6 +229,8 @@ fn each_kind_of_target_is_reached_by_the_printed_commands() -> Result<()> {
             format!("target_time => '{}', target_action => 'pause'", of(2)?.time),
             "1,2",
         ),
+        ("by the first lsn", format!("target_lsn => '{first}'"), "1"),
+        ("by the last lsn", format!("target_lsn => '{furthest}'"), "1,2,3,4,5,6"),
         ("by the last time", format!("target_time => '{last}'"), "1,2,3,4,5,6"),
         ("latest", String::new(), "1,2,3,4,5,6"),
     ] {
@@ -233,6 +241,10 @@ fn each_kind_of_target_is_reached_by_the_printed_commands() -> Result<()> {
         restored.text("INSERT INTO events VALUES (99); SELECT pg_switch_wal(); CHECKPOINT")?;
         assert_eq!(restored.text("SHOW archive_mode")?, "off", "{name}");
     }
+    let behind = cluster.refusal(&format!(
+        "SELECT * FROM recovery_plan(target_lsn => pg_lsn '{furthest}' + 1)"
+    ))?;
+    assert_eq!(behind.hint(), beyond.hint());
     assert_eq!(cluster.text(ROWS)?, "1,2,3,4,5,6");
     // The worker may have archived more of its own; what was there is as it was.
     let now = fingerprint(cluster.archive().path())?;
@@ -249,7 +261,7 @@ fn each_kind_of_target_is_reached_by_the_printed_commands() -> Result<()> {
                     FROM recovery_history WHERE is_drill";
     assert_eq!(
         cluster.text(recorded)?,
-        "point_in_time,lsn,name,xid,xid,point_in_time,lsn,latest|t"
+        "point_in_time,lsn,name,xid,xid,point_in_time,lsn,lsn,lsn,latest|t"
     );
     Ok(())
 }
@@ -335,6 +347,26 @@ fn a_compressed_tar_backup_with_a_tablespace_is_unpacked_apart() -> Result<()> {
     is_apart(&with_tablespace(|cluster, path| {
         basebackup(cluster, &["--format=tar", "--gzip", "--wal-method=fetch"], path)
     })?)
+}
+
+#[test]
+fn a_compressed_archive_is_recovered_from() -> Result<()> {
+    let mut cluster = Cluster::start(settings())?;
+    // What was archived so far stays as it is.
+    let command = format!("gzip -c \"%p\" > \"{}/%f.gz\"", cluster.archive().path().display());
+    cluster.set("archive_command", &command)?;
+    cluster.reload()?;
+    cluster.text("CREATE EXTENSION pg_backstop; CREATE TABLE events (n integer)")?;
+    let past = Past::go_on(cluster, |cluster, path| cluster.base_backup(path))?;
+    let restored = carried_out(
+        &past.cluster,
+        "unpacked",
+        &format!("target_time => '{}'", past.moment(4)?.time),
+    )?;
+    assert_eq!(restored.text(ROWS)?, "1,2,3,4");
+    let command = restored.text("SHOW restore_command")?;
+    ensure!(command.contains("gzip -dc"), "{command}");
+    Ok(())
 }
 
 #[test]

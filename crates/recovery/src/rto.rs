@@ -125,6 +125,13 @@ impl Rates {
             basis,
         })
     }
+
+    /// How many seconds it would take from the start of the restored server on, which knows nothing of how long copying the backup
+    /// back took.
+    pub fn seconds_after_restore(&self, wal_bytes: u64) -> Option<f64> {
+        let (startup_seconds, _) = self.startup.as_ref()?;
+        Some(self.replay.as_ref()?.seconds_for(wal_bytes) + startup_seconds)
+    }
 }
 
 /// `recovery 3`, `recoveries 3, 4 and 2 more`.
@@ -288,6 +295,7 @@ mod tests {
             (5.0, 10.0, 3.0)
         );
         assert_eq!(predicted.seconds(), 18.0);
+        assert_eq!(rates.seconds_after_restore(1000 * MB), Some(13.0));
         assert_eq!(
             predicted.basis,
             "restore of backup 7 (1000 MB) at 200 MB/s (recoveries 1 and 2), replay of 1000 MB of WAL at 100 MB/s (recoveries 1 and \

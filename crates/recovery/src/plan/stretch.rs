@@ -1,5 +1,7 @@
 //! A recovery window as a plan needs it: its exact ends, the backups in it, and the segments along its way.
 
+use std::collections::BTreeMap;
+
 use archive::expected::{self, expected};
 use chrono::{DateTime, Utc};
 use wal::{Lsn, SegmentName, Timeline};
@@ -55,32 +57,40 @@ pub struct Stretch {
 }
 
 impl Stretch {
-    /// A window of this survey. `origin` tells of a backup what else is in [`Origin`], given where its replay starts; none of one
-    /// that is no copy of the cluster. The times of the ends are left out.
-    pub fn of(
-        facts: &Facts,
-        survey: &Survey,
-        window: &Window,
-        origin: &dyn Fn(&Usable, Lsn) -> Option<Origin>,
-    ) -> Self {
-        let usable: Vec<&Usable> = window
+    /// The windows of this survey, oldest first. `origin` tells of a backup what else is in [`Origin`], given where its replay
+    /// starts; none of one that is no copy of the cluster. The times of the ends are left out.
+    pub fn all(facts: &Facts, survey: &Survey, origin: &dyn Fn(&Usable, Lsn) -> Option<Origin>) -> Vec<Self> {
+        let starts: BTreeMap<i64, Lsn> = facts
             .backups
             .iter()
-            .filter_map(|id| survey.backup(*id)?.as_ref().ok())
+            .filter_map(|backup| Some((backup.id, backup.start?)))
             .collect();
-        let start_of = |usable: &Usable| {
-            let backup = facts.backups.iter().find(|backup| backup.id == usable.id);
-            backup.and_then(|backup| backup.start).unwrap_or(usable.consistent_at)
-        };
-        let from = usable
+        let usable: BTreeMap<i64, &Usable> = survey
+            .backups
             .iter()
-            .map(|usable| start_of(usable))
-            .min()
-            .unwrap_or(window.from_lsn);
-        let to = usable.iter().map(|usable| usable.reach).max().unwrap_or(window.to_lsn);
-        let on_history = usable.iter().any(|usable| usable.on_history);
+            .filter_map(|(id, verdict)| Some((*id, verdict.as_ref().ok()?)))
+            .collect();
+        let of = |window: &Window| {
+            let backups = window.backups.iter().filter_map(|id| {
+                let usable = *usable.get(id)?;
+                Some((usable, starts.get(id).copied().unwrap_or(usable.consistent_at)))
+            });
+            Self::of(facts, window, &backups.collect::<Vec<_>>(), origin)
+        };
+        survey.windows.iter().map(of).collect()
+    }
+
+    fn of(
+        facts: &Facts,
+        window: &Window,
+        backups: &[(&Usable, Lsn)],
+        origin: &dyn Fn(&Usable, Lsn) -> Option<Origin>,
+    ) -> Self {
         let size = facts.size;
-        let end = to.0.div_ceil(size.bytes());
+        let from = backups.iter().map(|(_, start)| *start).min().unwrap_or(window.from_lsn);
+        let to = backups.iter().map(|(usable, _)| usable.reach).max();
+        let end = to.unwrap_or(window.to_lsn).0.div_ceil(size.bytes());
+        let on_history = backups.iter().any(|(usable, _)| usable.on_history);
         let segments = if on_history {
             expected(&facts.history, size, from, Lsn(end.saturating_mul(size.bytes())))
         } else {
@@ -91,6 +101,10 @@ impl Stretch {
                 size,
             }]
         };
+        let origins: Vec<Origin> = backups
+            .iter()
+            .filter_map(|(usable, start)| origin(usable, *start))
+            .collect();
         Self {
             timeline: window.timeline,
             on_history,
@@ -98,13 +112,10 @@ impl Stretch {
             bounds: Bounds {
                 from_time: None,
                 to_time: None,
-                from_lsn: window.from_lsn,
+                from_lsn: origins.first().map_or(window.from_lsn, |origin| origin.consistent_at),
                 to_lsn: window.to_lsn,
             },
-            origins: usable
-                .iter()
-                .filter_map(|usable| origin(usable, start_of(usable)))
-                .collect(),
+            origins,
             segments,
         }
     }

@@ -556,16 +556,14 @@ mod properties {
 fn a_window_of_the_survey_is_taken_with_the_segments_and_the_backups_in_it() {
     let facts = cluster(vec![backup(1, 2.5, 3.5), backup(2, 5.5, 6.5)]);
     let survey = crate::survey(&facts);
-    let [window] = survey.windows.as_slice() else {
-        panic!("{:?}", survey.windows)
-    };
-    let of = Stretch::of(&facts, &survey, window, &|usable, start| {
+    let all = Stretch::all(&facts, &survey, &|usable, start| {
         // The second one is no copy of the cluster.
         (usable.id == 1).then(|| Origin {
             start,
-            ..origin(usable.id, 0.0, 0.0, 0)
+            ..origin(usable.id, 0.0, 3.5, 0)
         })
     });
+    let [of] = all.as_slice() else { panic!("{all:?}") };
     assert_eq!(
         of.origins
             .iter()
