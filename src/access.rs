@@ -45,6 +45,12 @@ pub fn choose_source(server: &Server) -> Result<Derived> {
     }
 }
 
+/// Whether nobody but the server's own archiver is known to fill the archive: then it grows no more while archive_mode is off.
+pub fn is_filled_by_archiver() -> bool {
+    let is_derived = matches!(Setting::parse(&settings::archive_source()), Ok(Setting::Auto));
+    is_derived && server::setting(c"restore_command").unwrap_or_default().is_empty()
+}
+
 /// An archive that was opened.
 pub enum Access {
     /// Its files are on a disk of this machine.

@@ -1,8 +1,8 @@
 //! The facts of this moment put together, and what crate `recovery` makes of them.
 
-use crate::access::{choose_source, trouble};
+use crate::access::{choose_source, is_filled_by_archiver, trouble};
 use crate::catalog::{self, facts, outline, plan, windows};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use crate::server::{self, Exposure, Server};
 use crate::{settings, shmem};
@@ -51,10 +51,17 @@ impl Assessment {
     /// Gathers the facts. As [`Assessment::gather`].
     pub fn of(server: &Server, depth: Depth) -> Result<Self> {
         let archive_mode = server::setting(c"archive_mode").unwrap_or_default();
+        let mode_on = matches!(archive_mode.as_str(), "on" | "always");
         let source = choose_source(server).map(|derived| derived.source);
         let unreadable = match &source {
             Ok(source) if depth != Depth::Protection && !is_read(source) => trouble(source, server),
             _ => None,
+        };
+        // What was archived before still counts, and nothing follows it.
+        let source = if mode_on || server.standby || !is_filled_by_archiver() {
+            source
+        } else {
+            Err(Error::Archive("archive_mode is off".to_owned()))
         };
         let history = server.history()?;
         let mut broken_histories = facts::broken_histories()?;
@@ -74,7 +81,7 @@ impl Assessment {
             broken_histories,
             receivers: facts::receivers(settings::counted_receivers())?,
             archiver: Archiver {
-                mode_on: matches!(archive_mode.as_str(), "on" | "always"),
+                mode_on,
                 source: source
                     .map(|source| source.to_string())
                     .map_err(|error| error.to_string()),

@@ -84,7 +84,7 @@ fn without_an_archive_a_backup_with_its_wal_inside_makes_a_window_that_a_recover
                     FROM recovery_windows w JOIN backup_history b ON b.id = w.backup_id";
     assert_eq!(
         cluster.text(window)?,
-        format!("{id}|t|t|t|the backup's own end: WAL is not archived")
+        format!("{id}|t|t|t|WAL is not archived any further")
     );
     let readiness = "SELECT status, newest_usable_backup, array_to_string(reasons, ' ') LIKE '%WAL archiving is off%'
                        FROM assess_recovery_readiness()";
@@ -98,6 +98,18 @@ fn without_an_archive_a_backup_with_its_wal_inside_makes_a_window_that_a_recover
     assert_eq!(cluster.text("SELECT count(*) FROM kept")?, "1");
     ensure!(cluster.log()?.contains("consistent recovery state reached"));
     Ok(())
+}
+
+#[test]
+fn archiving_that_is_off_is_said_whatever_its_command_would_do() -> Result<()> {
+    let cluster = Cluster::start(Settings::new().set("archive_mode", "off"))?;
+    cluster.text("CREATE EXTENSION pg_backstop")?;
+    let (id, _) = recorded(&cluster, "base", &["-X", "stream"], nothing)?;
+    let window = "SELECT backup_id, ended_by FROM recovery_windows";
+    assert_eq!(cluster.text(window)?, format!("{id}|WAL is not archived any further"));
+    let readiness =
+        "SELECT status, array_to_string(reasons, ' ') LIKE '%WAL archiving is off%' FROM recovery_readiness";
+    cluster.wait_for(readiness, "at_risk|t")
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub enum EndedBy {
         /// The timeline left.
         timeline: Timeline,
     },
-    /// There is no archive: WAL goes no further than what is inside the backup.
+    /// There is no archive, or none that grows: WAL goes no further than what was archived before, or is inside the backup.
     NotArchived,
     /// Nothing: it grows with each archived segment.
     Now,
@@ -93,7 +93,7 @@ impl fmt::Display for EndedBy {
                 f,
                 "end of archived WAL of timeline {timeline}, which the server has left"
             ),
-            Self::NotArchived => f.write_str("the backup's own end: WAL is not archived"),
+            Self::NotArchived => f.write_str("WAL is not archived any further"),
             Self::Now => f.write_str("now"),
         }
     }

@@ -206,13 +206,7 @@ fn without_an_archive_a_backup_counts_by_the_wal_inside_it_alone() {
     facts.archiver.source = Err("no archive_command is set".to_owned());
     assert_eq!(
         shown(&facts),
-        [(
-            1,
-            2.5,
-            2.5,
-            "the backup's own end: WAL is not archived".to_owned(),
-            true
-        )]
+        [(1, 2.5, 2.5, "WAL is not archived any further".to_owned(), true)]
     );
     assert_eq!(survey(&facts).newest_usable, Some(1));
     assert_eq!(
