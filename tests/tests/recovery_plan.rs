@@ -395,6 +395,27 @@ fn a_clock_that_was_set_back_is_noticed_and_the_lsn_reaches_the_moment() -> Resu
 }
 
 #[test]
+fn a_standby_gives_a_plan_too() -> Result<()> {
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    let standby = past.cluster.standby(settings())?;
+    // What the worker has stored on the primary is there too.
+    let now = past.cluster.text("SELECT pg_current_wal_flush_lsn()")?;
+    standby.wait_for(&format!("SELECT pg_last_wal_replay_lsn() >= '{now}'"), "t")?;
+    let restored = carried_out(
+        &standby,
+        "from the standby",
+        &format!("target_xid => {}", past.moment(4)?.xid),
+    )?;
+    assert_eq!(restored.text(ROWS)?, "1,2,3,4");
+    let last = standby.text(&format!(
+        "SELECT action FROM recovery_plan(data_directory => '{}') ORDER BY step DESC LIMIT 1",
+        standby.place("elsewhere").display()
+    ))?;
+    ensure!(last.contains("on the primary"), "{last}");
+    Ok(())
+}
+
+#[test]
 fn a_monitor_gets_a_plan_without_anything_on_disk_being_looked_at() -> Result<()> {
     let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
     let cluster = &past.cluster;
