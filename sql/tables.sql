@@ -302,7 +302,7 @@ CREATE TABLE restore_points (
     PRIMARY KEY (timeline_id, lsn)
 );
 COMMENT ON TABLE restore_points IS 'named restore points that were seen in verified WAL: recovery_target_name can reach them';
-COMMENT ON COLUMN restore_points.lsn IS 'where the record of the restore point begins';
+COMMENT ON COLUMN restore_points.lsn IS 'where the record of the restore point ends: a recovery to it stops there';
 CREATE INDEX restore_points_name ON restore_points (name);
 CREATE INDEX restore_points_segment ON restore_points (segment_name);
 

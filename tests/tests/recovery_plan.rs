@@ -2,194 +2,14 @@
 //! reach is refused, with what it could.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use postgres::NoTls;
 use tests::cluster::{refusal_in, text_in};
+use tests::past::{ROWS, archived, basebackup, insert, recorded, settings};
 use tests::process::{self, OnOurEnd};
-use tests::{Cluster, Server, Settings, Shutdown};
-
-/// The rows that are there, in their order.
-const ROWS: &str = "SELECT string_agg(n::text, ',' ORDER BY n) FROM events";
-
-/// A row was committed; what can be said of that moment.
-struct Moment {
-    time: String,
-    lsn: String,
-    xid: String,
-}
-
-/// A cluster with rows 1 to 6, one a transaction. The backup of `backups` was taken after row 1; all is archived and verified.
-struct Past {
-    cluster: Cluster,
-    /// Right after rows 2 to 6.
-    moments: Vec<Moment>,
-}
-
-/// What every cluster here is like.
-fn settings() -> Settings {
-    Settings::new().set("max_prepared_transactions", "5")
-}
-
-impl Past {
-    fn moment(&self, row: usize) -> Result<&Moment> {
-        self.moments.get(row.wrapping_sub(2)).context("no such row")
-    }
-
-    /// The backup is what `take` puts at the path that it is given.
-    fn with(settings: Settings, take: impl FnOnce(&Cluster, &Path) -> Result<()>) -> Result<Self> {
-        let cluster = Cluster::start(settings)?;
-        cluster.text("CREATE EXTENSION pg_backstop; CREATE TABLE events (n integer)")?;
-        Self::go_on(cluster, take)
-    }
-
-    /// The same on a cluster that has the extension, and the table of the rows.
-    fn go_on(cluster: Cluster, take: impl FnOnce(&Cluster, &Path) -> Result<()>) -> Result<Self> {
-        cluster.text("INSERT INTO events VALUES (1)")?;
-        let path = cluster.place("the backup");
-        recorded(&cluster, "full", &path, take)?;
-        let mut moments = Vec::new();
-        for row in 2..=6 {
-            // One that is committed in two steps has its number elsewhere in the WAL.
-            let insert = if row == 5 { insert_prepared } else { insert };
-            moments.push(insert(&cluster, row)?);
-            if row == 3 {
-                cluster.text("SELECT pg_create_restore_point('after three')")?;
-            }
-        }
-        archived(&cluster)?;
-        Ok(Self { cluster, moments })
-    }
-}
-
-fn insert(cluster: &Cluster, row: usize) -> Result<Moment> {
-    let xid = cluster.text(&format!(
-        "INSERT INTO events VALUES ({row}) RETURNING pg_current_xact_id()"
-    ))?;
-    moment_after(cluster, xid)
-}
-
-fn insert_prepared(cluster: &Cluster, row: usize) -> Result<Moment> {
-    let xid = cluster.text(&format!(
-        "BEGIN; INSERT INTO events VALUES ({row}); SELECT pg_current_xact_id(); PREPARE TRANSACTION 'row {row}'"
-    ))?;
-    cluster.text(&format!("COMMIT PREPARED 'row {row}'"))?;
-    moment_after(cluster, xid)
-}
-
-fn moment_after(cluster: &Cluster, xid: String) -> Result<Moment> {
-    let after = cluster.text("SELECT clock_timestamp(), pg_current_wal_insert_lsn()")?;
-    let (time, lsn) = after.split_once('|').context(after.clone())?;
-    Ok(Moment {
-        time: time.to_owned(),
-        lsn: lsn.to_owned(),
-        xid,
-    })
-}
-
-fn recorded(
-    cluster: &Cluster,
-    backup_type: &str,
-    path: &Path,
-    take: impl FnOnce(&Cluster, &Path) -> Result<()>,
-) -> Result<()> {
-    let id = cluster.text(&format!(
-        "SELECT backup_id FROM record_backup_start('{backup_type}', '{}')",
-        path.display()
-    ))?;
-    take(cluster, path)?;
-    cluster.text(&format!("SELECT record_backup_complete({id})"))?;
-    // The file that tells of it is archived with what comes next.
-    cluster.text("SELECT pg_create_restore_point('after the backup')")?;
-    cluster.archive_now()?;
-    cluster.wait_for(
-        &format!("SELECT backup_history_file IS NOT NULL FROM backup_history WHERE id = {id}"),
-        "t",
-    )
-}
-
-/// Archives all there is, and waits until it is verified.
-fn archived(cluster: &Cluster) -> Result<()> {
-    cluster.text("SELECT pg_create_restore_point('the end')")?;
-    let last = cluster.archive_now()?;
-    cluster.wait_for(
-        &format!("SELECT status FROM wal_archive WHERE segment_name = '{last}'"),
-        "verified",
-    )?;
-    cluster.wait_for("SELECT count(*) FROM recovery_windows WHERE is_current", "1")
-}
-
-fn basebackup(cluster: &Cluster, options: &[&str], path: &Path) -> Result<()> {
-    let mut command = cluster.client_command("pg_basebackup")?;
-    command
-        .args(["--checkpoint=fast", "--no-sync"])
-        .args(options)
-        .arg("-D")
-        .arg(path);
-    process::run(&mut command).map(drop)
-}
-
-/// A server that a plan has started.
-struct Restored {
-    data: PathBuf,
-    socket: PathBuf,
-    server: Server,
-}
-
-impl Restored {
-    fn text(&self, sql: &str) -> Result<String> {
-        let mut config = postgres::Config::new();
-        config
-            .host_path(&self.socket)
-            .port(5432)
-            .user("postgres")
-            .dbname("postgres");
-        text_in(&mut config.connect(NoTls)?, sql)
-    }
-}
-
-impl Drop for Restored {
-    fn drop(&mut self) {
-        if let Ok(mut command) = self.server.program("pg_ctl") {
-            command.args(["stop", "-m", "immediate", "-D"]).arg(&self.data);
-            process::run(&mut command).ok();
-        }
-    }
-}
-
-/// The printed commands, one after the other as they are.
-fn commands(cluster: &Cluster, arguments: &str) -> Result<String> {
-    cluster.text(&format!(
-        "SELECT string_agg(command, E'\\n' ORDER BY step) FROM recovery_plan({arguments})"
-    ))
-}
-
-/// Runs them in bash, as the server's user.
-fn run(cluster: &Cluster, name: &str, commands: &str) -> Result<()> {
-    let script = cluster.place(&format!("{name}.sh"));
-    fs::write(&script, commands)?;
-    process::run(process::program("bash", OnOurEnd::Kill)?.arg("-e").arg(&script))
-        .map(drop)
-        .with_context(|| commands.to_owned())
-}
-
-/// Restores beside the cluster.
-fn carried_out(cluster: &Cluster, name: &str, arguments: &str) -> Result<Restored> {
-    let data = cluster.place(name);
-    let separator = if arguments.is_empty() { "" } else { ", " };
-    let commands = commands(
-        cluster,
-        &format!("{arguments}{separator}data_directory => '{}'", data.display()),
-    )?;
-    let restored = Restored {
-        socket: data.clone(),
-        data,
-        server: cluster.server().clone(),
-    };
-    run(cluster, name, &commands)?;
-    Ok(restored)
-}
+use tests::restored::{carried_out, commands, run};
+use tests::{Cluster, Past, Restored, Server, Shutdown};
 
 /// Names, sizes and times of all files below a path.
 fn fingerprint(path: &Path) -> Result<String> {
@@ -272,11 +92,7 @@ fn in_place_of_the_server_not_even_what_was_not_archived_is_lost() -> Result<()>
     let commands = commands(&past.cluster, "")?;
     insert(&past.cluster, 7)?;
     past.cluster.stop(Shutdown::Immediate)?;
-    let restored = Restored {
-        data: past.cluster.data(),
-        socket: past.cluster.socket().to_owned(),
-        server: past.cluster.server().clone(),
-    };
+    let restored = Restored::of(&past.cluster, past.cluster.data(), past.cluster.socket().to_owned());
     run(&past.cluster, "in place", &commands)?;
     assert_eq!(restored.text(ROWS)?, "1,2,3,4,5,6,7");
     assert_eq!(restored.text("SHOW archive_mode")?, "on");
@@ -312,7 +128,7 @@ fn is_apart(past: &Past) -> Result<()> {
     restored.text("INSERT INTO events SELECT generate_series(100, 1000); CHECKPOINT")?;
     let location = restored.text("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast'")?;
     ensure!(
-        location.starts_with(&format!("{}.tablespaces/", restored.data.display())),
+        location.starts_with(&format!("{}.tablespaces/", restored.data().display())),
         "{location}"
     );
     assert_eq!(fingerprint(&cluster.place("its tablespace"))?, own);
@@ -579,6 +395,27 @@ fn a_clock_that_was_set_back_is_noticed_and_the_lsn_reaches_the_moment() -> Resu
 }
 
 #[test]
+fn a_standby_gives_a_plan_too() -> Result<()> {
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    let standby = past.cluster.standby(settings())?;
+    // What the worker has stored on the primary is there too.
+    let now = past.cluster.text("SELECT pg_current_wal_flush_lsn()")?;
+    standby.wait_for(&format!("SELECT pg_last_wal_replay_lsn() >= '{now}'"), "t")?;
+    let restored = carried_out(
+        &standby,
+        "from the standby",
+        &format!("target_xid => {}", past.moment(4)?.xid),
+    )?;
+    assert_eq!(restored.text(ROWS)?, "1,2,3,4");
+    let last = standby.text(&format!(
+        "SELECT action FROM recovery_plan(data_directory => '{}') ORDER BY step DESC LIMIT 1",
+        standby.place("elsewhere").display()
+    ))?;
+    ensure!(last.contains("on the primary"), "{last}");
+    Ok(())
+}
+
+#[test]
 fn a_monitor_gets_a_plan_without_anything_on_disk_being_looked_at() -> Result<()> {
     let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
     let cluster = &past.cluster;
@@ -596,11 +433,7 @@ fn a_monitor_gets_a_plan_without_anything_on_disk_being_looked_at() -> Result<()
         &format!("SELECT * FROM recovery_plan(target_xid => {})", past.moment(4)?.xid),
     )?;
     assert_eq!(refused.code().code(), "42501", "{refused}");
-    let restored = Restored {
-        socket: data.clone(),
-        data,
-        server: cluster.server().clone(),
-    };
+    let restored = Restored::of(cluster, data.clone(), data);
     run(cluster, "for the monitor", &script)?;
     assert_eq!(restored.text(ROWS)?, "1,2,3,4,5,6");
     Ok(())
