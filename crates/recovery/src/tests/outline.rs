@@ -107,12 +107,13 @@ fn needs(facts: &Facts) -> Vec<Need> {
 }
 
 /// All of a survey that a view shows or the worker goes by.
-#[allow(clippy::type_complexity)]
-fn shown(facts: &Facts) -> (Vec<(i64, Window)>, Vec<Gap>, Protection, Option<i64>) {
+type Shown = (Vec<Window>, Vec<Gap>, Protection, Option<i64>);
+
+fn shown(facts: &Facts) -> Shown {
     let survey = survey(facts);
     let windows = survey.windows.into_iter().map(|mut window| {
         window.backups.clear();
-        (window.backup_id, window)
+        window
     });
     (windows.collect(), survey.gaps, survey.protection, survey.newest_usable)
 }
