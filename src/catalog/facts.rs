@@ -182,7 +182,7 @@ fn word<T: std::str::FromStr>(text: String) -> Result<T> {
     })
 }
 
-pub(super) fn timeline(id: Option<i32>) -> Timeline {
+fn timeline(id: Option<i32>) -> Timeline {
     Timeline(id.map_or(0, i32::unsigned_abs))
 }
 

@@ -3,12 +3,12 @@
 //! What is asked of many backups is answered by the indexes `backup_history_end` and `backup_history_needed` alone, for they hold
 //! every column of it; only the rows that are wanted in the end are read from the table.
 
-use super::facts::{backup, timeline};
+use super::facts::backup;
 use super::{PgLsn, Statement};
 use crate::error::Result;
 use recovery::outline::{FEW, Lookup, NEWEST, NEWEST_WHOLE};
 use recovery::{BackupFact, Need};
-use wal::{Lsn, SegmentSize, TimelineHistory};
+use wal::{Lsn, SegmentSize, Timeline, TimelineHistory};
 
 /// The backups that these lookups find, the newest ones, the last that failed, and the parents of them all.
 pub fn backups(system_identifier: i64, lookups: &[Lookup]) -> Result<Vec<BackupFact>> {
@@ -99,17 +99,21 @@ pub fn needs(system_identifier: i64, ends: &[Lsn], history: &TimelineHistory) ->
              SELECT h.timeline_id, '0/0'::pg_lsn + h.left_at::numeric AS left_at
                FROM unnest($4::integer[], $5::bigint[]) AS h (timeline_id, left_at)
          )
-         SELECT s.first, b.timeline_id, coalesce(b.end_lsn <= h.left_at, false), array_agg(b.id)
+         SELECT s.first, n.timeline_id, n.ids
            FROM unnest($2::bigint[], $3::bigint[]) AS s (first, behind)
           CROSS JOIN LATERAL (
-              SELECT c.id, c.timeline_id, c.end_lsn FROM @extschema@.backup_history c
+              -- One number to group by: negative off the history.
+              SELECT CASE WHEN c.end_lsn <= h.left_at THEN c.timeline_id::integer
+                          ELSE - coalesce(c.timeline_id::integer, 0) END AS timeline_id,
+                     array_agg(c.id) AS ids
+                FROM @extschema@.backup_history c
+                LEFT JOIN history h ON h.timeline_id = c.timeline_id
                WHERE c.status = 'completed' AND c.backup_type IN ('full', 'incremental', 'differential')
                  AND c.verification <> 'failed' AND (c.system_identifier IS NULL OR c.system_identifier = $1)
                  AND CASE WHEN c.wal_included THEN c.end_lsn ELSE c.start_lsn END >= '0/0'::pg_lsn + s.first::numeric
                  AND CASE WHEN c.wal_included THEN c.end_lsn ELSE c.start_lsn END < '0/0'::pg_lsn + s.behind::numeric
-                 AND c.end_lsn IS NOT NULL OFFSET 0) b
-           LEFT JOIN history h ON h.timeline_id = b.timeline_id
-          GROUP BY 1, 2, 3",
+                 AND c.end_lsn IS NOT NULL
+               GROUP BY 1) n",
     );
     let behind: Vec<i64> = ends.iter().copied().map(signed).collect();
     let mut first = behind.clone();
@@ -126,11 +130,12 @@ pub fn needs(system_identifier: i64, ends: &[Lsn], history: &TimelineHistory) ->
         ],
         |rows| {
             rows.map(|row| {
+                let timeline: i32 = row.need(2, "a timeline")?;
                 Ok(Need {
                     from: Lsn(row.need::<i64>(1, "a position")?.unsigned_abs()),
-                    timeline: timeline(row.get(2)?),
-                    on_history: row.need(3, "a boolean")?,
-                    ids: row.need(4, "ids")?,
+                    timeline: Timeline(timeline.unsigned_abs()),
+                    on_history: timeline > 0,
+                    ids: row.need(3, "ids")?,
                 })
             })
             .collect()
