@@ -156,7 +156,8 @@ pub fn completed(system_identifier: i64) -> Result<u64> {
     Ok(count.unsigned_abs())
 }
 
-/// The oldest WAL that a backup on this history needs: what [`recovery::backups::needed_from`] gives for all of them.
+/// The oldest WAL that must be kept for the backups on this history, usable or not: a backup whose WAL has a gap must not make its
+/// gap unimportant. None without a completed physical backup that has not failed its verification.
 pub fn needed_from(system_identifier: i64, history: &TimelineHistory, size: SegmentSize) -> Result<Option<Lsn>> {
     static NEEDED: Statement = Statement::new(
         "SELECT min(o.needed)
