@@ -128,22 +128,6 @@ impl Unusable {
     }
 }
 
-/// The oldest WAL that must be kept for the backups: the lower end of the chain. Counts every physical backup that is completed and
-/// not known to be bad, usable or not: a backup whose WAL has a gap must not make its gap unimportant. Only those on the server's
-/// own history, since only that is archived from here. None without such a backup.
-pub fn needed_from(backups: &[BackupFact], history: &TimelineHistory, size: SegmentSize) -> Option<Lsn> {
-    backups
-        .iter()
-        .filter(|backup| {
-            backup
-                .end
-                .is_some_and(|end| is_on_history(history, backup.timeline, end))
-        })
-        .filter_map(|backup| first_needed(backup, size))
-        .map(|segment| segment.start())
-        .min()
-}
-
 /// The first segment that a recovery from this backup asks the archive for; none if it is no candidate for one.
 ///
 /// A backup that has its own WAL inside still needs the segment that its end lies in to get any further.

@@ -365,17 +365,3 @@ fn a_receiver_protects_further_than_the_archive() {
     facts.backups.clear();
     assert_eq!(survey(&facts).protection.protected, Some(at(10.25)));
 }
-
-#[test]
-fn the_chain_begins_at_the_oldest_wal_that_a_candidate_needs() {
-    let from = |backups: &[BackupFact]| backups::needed_from(backups, &TimelineHistory::root(Timeline(1)), SIZE);
-    let mut facts = [backup(1, 2.25, 2.5), backup(2, 5.0, 6.5), backup(3, 1.0, 1.5)];
-    facts[2].status = BackupStatus::Expired;
-    assert_eq!(from(&facts), Some(at(2.0)));
-    facts[0].wal_included = true;
-    assert_eq!(from(&facts), Some(at(2.0)));
-    facts[0].verification = Verification::Failed;
-    assert_eq!(from(&facts), Some(at(5.0)));
-    facts[1].timeline = Timeline(9);
-    assert_eq!(from(&facts), None);
-}
