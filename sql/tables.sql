@@ -126,6 +126,7 @@ CREATE TABLE backup_history (
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     backup_history_file text,
     wal_included boolean,
+    is_wal_range boolean,
     last_event_id bigint NOT NULL,
     CHECK (start_lsn <= end_lsn)
 );
@@ -140,18 +141,19 @@ COMMENT ON COLUMN backup_history.duration_seconds IS 'as given to record_backup_
 COMMENT ON COLUMN backup_history.origin IS 'recorded: by a call; detected: by the worker, in the archive';
 COMMENT ON COLUMN backup_history.backup_history_file IS 'name of the archived .backup file that tells of this backup';
 COMMENT ON COLUMN backup_history.wal_included IS 'whether the WAL from start_lsn to end_lsn was found inside it, whole and sound, when it was completed; NULL where nobody could look';
+COMMENT ON COLUMN backup_history.is_wal_range IS 'true: incremental_backup() recorded it, so it is a range of WAL, and no copy of the cluster that a recovery could start from';
 COMMENT ON COLUMN backup_history.last_event_id IS 'the ledger event that describes this row';
 CREATE INDEX backup_history_running ON backup_history (started_at) WHERE status = 'running';
 -- The views and the worker must not read a hundred thousand backups to tell of a few. What they ask for of all of them is in the
 -- index itself; and each index holds only rows that are in their final state, so that a backup enters none of them twice.
 CREATE INDEX backup_history_end ON backup_history (end_lsn, id)
     INCLUDE (start_lsn, timeline_id, backup_type, verification, system_identifier, wal_included)
-    WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential');
+    WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE;
 CREATE INDEX backup_history_needed ON backup_history ((CASE WHEN wal_included THEN end_lsn ELSE start_lsn END))
     INCLUDE (id, start_lsn, end_lsn, timeline_id, system_identifier, wal_included)
-    WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND verification <> 'failed';
+    WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE AND verification <> 'failed';
 CREATE INDEX backup_history_whole ON backup_history (end_lsn, id)
-    WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND wal_included;
+    WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE AND wal_included;
 CREATE INDEX backup_history_good ON backup_history (backup_type, finished_at DESC NULLS LAST, id DESC) INCLUDE (backup_size_bytes)
     WHERE status = 'completed' AND verification <> 'failed';
 CREATE INDEX backup_history_policy ON backup_history (policy_id, finished_at DESC NULLS LAST, id DESC)
@@ -325,7 +327,7 @@ CREATE INDEX recovery_samples_time ON recovery_samples (sampled_at);
 -- What is left of the samples for good. Each sample adds, in its own transaction, the time since the one before, so a row is
 -- complete up to counted_to, whatever becomes of the samples.
 CREATE TABLE recovery_hourly (
-    hour timestamptz PRIMARY KEY,
+    hour timestamptz NOT NULL,
     counted_to timestamptz NOT NULL,
     sample_count backstop_count NOT NULL,
     observed_seconds backstop_seconds NOT NULL,
@@ -338,7 +340,9 @@ CREATE TABLE recovery_hourly (
     avg_rpo_seconds backstop_seconds,
     worst_rpo_seconds backstop_seconds,
     worst_rpo_bytes backstop_count,
-    worst_predicted_rto_seconds backstop_seconds
+    worst_predicted_rto_seconds backstop_seconds,
+    system_identifier bigint NOT NULL,
+    PRIMARY KEY (hour, system_identifier)
 );
 COMMENT ON TABLE recovery_hourly IS 'how much of each hour was inside the objectives that held then, and the worst that was seen; kept for 400 days';
 COMMENT ON COLUMN recovery_hourly.hour IS 'the full hour, in UTC, at which it begins';
@@ -347,6 +351,7 @@ COMMENT ON COLUMN recovery_hourly.observed_seconds IS 'how long the worker watch
 COMMENT ON COLUMN recovery_hourly.rpo_outside_seconds IS 'the exposure was greater than the objective, or nothing protected';
 COMMENT ON COLUMN recovery_hourly.unprotected_seconds IS 'there was no usable backup and no receiver that counts';
 COMMENT ON COLUMN recovery_hourly.measured_seconds IS 'how long the exposure was known: what avg_rpo_seconds is the mean of';
+COMMENT ON COLUMN recovery_hourly.system_identifier IS 'of the cluster that was watched: what a dump brings into another one does not count there';
 
 -- Everything but the samples goes through pg_dump, sequences with their values.
 SELECT pg_catalog.pg_extension_config_dump('ledger_events', '');

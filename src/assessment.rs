@@ -16,6 +16,7 @@ use recovery::{
     WorkerFact, assess, survey,
 };
 use std::collections::HashMap;
+use std::time::Instant;
 use wal::{Lsn, PgTimestamp, Timeline};
 
 /// A commit may carry a time that lies so far ahead.
@@ -27,6 +28,8 @@ pub struct Assessment {
     pub facts: Facts,
     /// What can be recovered, and how far.
     pub survey: Survey,
+    /// When [`Facts::now`] was read, by a clock that nobody sets.
+    pub looked_at: Instant,
 }
 
 /// How much is gathered.
@@ -67,6 +70,7 @@ impl Assessment {
         let mut broken_histories = facts::broken_histories()?;
         // What is wrong with another branch's is no trouble of this server's.
         broken_histories.retain(|broken| history.contains(broken.timeline));
+        let looked_at = Instant::now();
         let mut facts = Facts {
             now: Utc::now(),
             size: server.format.segment_size,
@@ -105,7 +109,11 @@ impl Assessment {
             let completed = outline::completed(server.system_identifier())?;
             facts.unlisted = completed.saturating_sub(u64::try_from(listed).unwrap_or(u64::MAX));
         }
-        Ok(Self { facts, survey })
+        Ok(Self {
+            facts,
+            survey,
+            looked_at,
+        })
     }
 
     /// Where a search for the oldest commit that would be lost begins; none where nothing protects, or on a standby.
@@ -162,17 +170,22 @@ impl Assessment {
         let origins: Vec<&Usable> = origin.into_iter().collect();
         let from_time = self.consistent_times(&origins)?.remove(&window.backup_id);
         let history = &self.facts.history;
-        let ancestors = history.entries().iter().rev().map(|entry| entry.timeline);
-        let own = ancestors.filter(|timeline| *timeline < window.timeline && history.contains(window.timeline));
+        // What an ancestor has behind the point where it was left is no part of the way, nor is its own copy of that segment.
+        let segment = self.facts.size.bytes();
+        let ancestors = history.entries().iter().rev().map(|entry| {
+            let left = Lsn(entry.switch_lsn.0 - entry.switch_lsn.0 % segment);
+            (entry.timeline, left.min(window.to_lsn))
+        });
+        let own = ancestors.filter(|(timeline, _)| *timeline < window.timeline && history.contains(window.timeline));
         let mut to_time = None;
-        for timeline in std::iter::once(window.timeline).chain(own) {
-            to_time = windows::last_commit_between(timeline, window.from_lsn, window.to_lsn)?;
+        for (timeline, to) in std::iter::once((window.timeline, window.to_lsn)).chain(own) {
+            to_time = windows::last_commit_between(timeline, window.from_lsn, to)?;
             if to_time.is_some() {
                 break;
             }
         }
         let head = match &window.ended_by {
-            EndedBy::Gap { segment, .. } => windows::sound_head(segment)?,
+            EndedBy::Gap { segment, .. } if segment.timeline == window.timeline => windows::sound_head(segment)?,
             _ => None,
         };
         let last_record = match head {

@@ -145,7 +145,7 @@ impl Planning {
             .collect();
         let consistent = self.assessment.consistent_times(&usable)?;
         let origin = |usable: &Usable, start: Lsn| {
-            let place = self.places.get(&usable.id).filter(|place| !place.is_range)?;
+            let place = self.places.get(&usable.id)?;
             Some(Origin {
                 id: usable.id,
                 start,

@@ -11,7 +11,7 @@ use wal::Lsn;
 /// The expected duration of a recovery, in seconds; none where too little was measured, or it is not known how much WAL lies
 /// between the backup and the target.
 pub fn predict(server: &Server, recovery: &Started<'_>) -> Result<Option<f64>> {
-    let assessment = Assessment::of(server, Depth::Overview)?;
+    let assessment = Assessment::of(server, Depth::Protection)?;
     let Some(id) = recovery.backup.or(assessment.survey.newest_usable) else {
         return Ok(None);
     };

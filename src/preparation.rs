@@ -95,7 +95,7 @@ pub fn prepare(path: &Text, target: Target, between: &mut dyn FnMut()) -> Result
     backup::on_record(recorded.as_ref(), seen.as_ref(), &mut checks);
     let parent = chain::check(seen.as_ref(), &mut checks, between)?;
     let way = Way::find(&server, &assessment, recorded.as_ref(), seen.as_ref(), parent, between)?;
-    way.check(&server, &assessment, target, &mut checks)?;
+    way.check(&assessment, target, &mut checks)?;
     place::disk_space(&server, seen.as_ref(), way.wal_bytes(target), &mut checks, between);
     place::tools(seen.as_ref(), &mut checks);
     fetch::check(&server, way.first_needed(&server)?, &mut checks, between)?;

@@ -32,7 +32,7 @@ pub fn list_rto_predictions() -> Result<
     let server = Server::observe()?;
     let assessment = Assessment::of(&server, Depth::Overview)?;
     let now = assessment.survey.recovery_time.clone();
-    let (worst, at) = worst(&assessment)?;
+    let (worst, at) = worst(&server, &assessment)?;
     let rows = [
         ("now", assessment.facts.flush, now),
         ("the worst moment of the current window", at, worst),
@@ -70,7 +70,10 @@ pub fn list_rto_predictions() -> Result<
 }
 
 /// The longest recovery within the current window, and the moment that it leads to.
-fn worst(assessment: &Assessment) -> Result<(std::result::Result<Prediction, Unpredictable>, Option<Lsn>)> {
+fn worst(
+    server: &Server,
+    assessment: &Assessment,
+) -> Result<(std::result::Result<Prediction, Unpredictable>, Option<Lsn>)> {
     let facts = &assessment.facts;
     let Some(window) = assessment.survey.current_window() else {
         return Ok((Err(Unpredictable::NoBackup), None));
@@ -84,6 +87,7 @@ fn worst(assessment: &Assessment) -> Result<(std::result::Result<Prediction, Unp
         window.to_lsn,
         restore.bytes_per_second,
         replay.bytes_per_second,
+        server.system_identifier(),
     )?;
     Ok(match longest {
         Some((load, at)) => (facts.rates.predict(load), Some(at)),

@@ -8,13 +8,17 @@ use crate::catalog::Text;
 
 /// Whether the caller may have files of the server read that are not the database's.
 pub fn may_read_server_files() -> bool {
+    is_member_of(pg_sys::ROLE_PG_READ_SERVER_FILES)
+}
+
+/// Whether the caller may have the server run programs.
+pub fn may_execute_server_programs() -> bool {
+    is_member_of(pg_sys::ROLE_PG_EXECUTE_SERVER_PROGRAM)
+}
+
+fn is_member_of(role: u32) -> bool {
     // SAFETY: reads the catalog within the caller's transaction. A superuser is a member of every role.
-    unsafe {
-        pg_sys::has_privs_of_role(
-            pg_sys::GetUserId(),
-            pg_sys::Oid::from(pg_sys::ROLE_PG_READ_SERVER_FILES),
-        )
-    }
+    unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), pg_sys::Oid::from(role)) }
 }
 
 /// Whether the caller may have `path` read. Where not, a notice says that `consequence` follows, and why.

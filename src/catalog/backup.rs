@@ -321,9 +321,10 @@ pub struct Range<'a> {
 static RECORD_RANGE: Statement = Statement::new(
     "INSERT INTO @extschema@.backup_history
          (backup_type, system_identifier, timeline_id, start_lsn, end_lsn, start_wal_file, end_wal_file, parent_id,
-          backup_path, backup_size_bytes, wal_bytes, file_count, duration_seconds, status, error, started_at, finished_at)
+          backup_path, backup_size_bytes, wal_bytes, file_count, duration_seconds, status, error, started_at, finished_at,
+          is_wal_range)
      SELECT 'incremental', $1, $2, $3, $4, $5, $6, $7, $8, $9, ($4 - $3)::bigint, $10, 0,
-            CASE WHEN $11 IS NULL THEN 'completed' ELSE 'failed' END, $11, clock.now, clock.now
+            CASE WHEN $11 IS NULL THEN 'completed' ELSE 'failed' END, $11, clock.now, clock.now, true
      FROM (SELECT clock_timestamp() AS now) AS clock
      RETURNING id",
 );

@@ -16,7 +16,7 @@ pub fn backups(system_identifier: i64) -> Result<Vec<BackupFact>> {
         "SELECT id, backup_type, parent_id, timeline_id, start_lsn, end_lsn, finished_at, status, error, verification,
                 wal_included IS TRUE, backup_size_bytes
            FROM @extschema@.backup_history
-          WHERE status <> 'expired' AND backup_type IN ('full', 'incremental', 'differential')
+          WHERE status <> 'expired' AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE
             AND (system_identifier IS NULL OR system_identifier = $1)
           ORDER BY id",
     );

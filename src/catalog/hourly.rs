@@ -14,7 +14,10 @@ pub const KEPT: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// Up to where the hour that begins then is summed up.
 pub fn counted_to(hour: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
-    static COUNTED: Statement = Statement::new("SELECT counted_to FROM @extschema@.recovery_hourly WHERE hour = $1");
+    static COUNTED: Statement = Statement::new(
+        "SELECT counted_to FROM @extschema@.recovery_hourly
+          WHERE hour = $1 AND system_identifier = (SELECT c.system_identifier FROM pg_control_system() c)",
+    );
     COUNTED.read(&[time(hour).into()], |rows| match rows.first() {
         Some(row) => Ok(row.get(1)?.and_then(moment)),
         None => Ok(None),
@@ -24,7 +27,9 @@ pub fn counted_to(hour: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
 /// Up to where time is summed up, before a moment.
 pub fn counted_before(now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
     static LAST: Statement = Statement::new(
-        "SELECT counted_to FROM @extschema@.recovery_hourly WHERE hour <= $1 ORDER BY hour DESC LIMIT 1",
+        "SELECT counted_to FROM @extschema@.recovery_hourly
+          WHERE hour <= $1 AND system_identifier = (SELECT c.system_identifier FROM pg_control_system() c)
+          ORDER BY hour DESC LIMIT 1",
     );
     LAST.read(&[time(now).into()], |rows| match rows.first() {
         Some(row) => Ok(row.get(1)?.and_then(moment)),
@@ -38,12 +43,13 @@ pub fn add(hour: DateTime<Utc>, counted_to: DateTime<Utc>, tally: &Tally, sample
         "INSERT INTO @extschema@.recovery_hourly AS h
              (hour, counted_to, sample_count, observed_seconds, rpo_inside_seconds, rpo_outside_seconds,
               rto_inside_seconds, rto_outside_seconds, unprotected_seconds, measured_seconds, avg_rpo_seconds,
-              worst_rpo_seconds, worst_rpo_bytes, worst_predicted_rto_seconds)
+              worst_rpo_seconds, worst_rpo_bytes, worst_predicted_rto_seconds, system_identifier)
          VALUES ($1, $2, $3, round($4::numeric / 1000000, 6), round($5::numeric / 1000000, 6),
                  round($6::numeric / 1000000, 6), round($7::numeric / 1000000, 6), round($8::numeric / 1000000, 6),
                  round($9::numeric / 1000000, 6), round($10::numeric / 1000000, 6), round($11::numeric, 6),
-                 round($12::numeric / 1000000, 3), $13, round($14::numeric, 3))
-         ON CONFLICT (hour) DO UPDATE SET
+                 round($12::numeric / 1000000, 3), $13, round($14::numeric, 3),
+                 (SELECT c.system_identifier FROM pg_control_system() c))
+         ON CONFLICT (hour, system_identifier) DO UPDATE SET
              counted_to = greatest(h.counted_to, EXCLUDED.counted_to),
              sample_count = h.sample_count + EXCLUDED.sample_count,
              observed_seconds = h.observed_seconds + EXCLUDED.observed_seconds,
@@ -99,7 +105,8 @@ pub fn sum(since: DateTime<Utc>, now: DateTime<Utc>) -> Result<(Tally, i64)> {
                 coalesce(sum(avg_rpo_seconds * measured_seconds), 0)::double precision,
                 (max(worst_rpo_seconds) * 1000000)::bigint, max(worst_rpo_bytes)::bigint,
                 max(worst_predicted_rto_seconds)::double precision
-           FROM @extschema@.recovery_hourly WHERE hour >= $1 AND hour <= $2",
+           FROM @extschema@.recovery_hourly
+          WHERE hour >= $1 AND hour <= $2 AND system_identifier = (SELECT c.system_identifier FROM pg_control_system() c)",
     );
     SUM.read(&[time(since).into(), time(now).into()], |rows| {
         let row = rows.one("sums")?;

@@ -21,7 +21,7 @@ pub fn backups(system_identifier: i64, lookups: &[Lookup]) -> Result<Vec<BackupF
          ), completed AS NOT MATERIALIZED (
              SELECT b.id, b.backup_type, b.timeline_id, b.start_lsn, b.end_lsn, b.verification, b.wal_included
                FROM @extschema@.backup_history b
-              WHERE b.status = 'completed' AND b.backup_type IN ('full', 'incremental', 'differential')
+              WHERE b.status = 'completed' AND b.backup_type IN ('full', 'incremental', 'differential') AND b.is_wal_range IS NOT TRUE
                 AND (b.system_identifier IS NULL OR b.system_identifier = $1)
          ), wanted (id) AS (
              (SELECT f.id FROM lookup l, LATERAL (
@@ -58,7 +58,7 @@ pub fn backups(system_identifier: i64, lookups: &[Lookup]) -> Result<Vec<BackupF
              -- OFFSET 0 keeps these look-ups what they are: else a plan for many rows would read the whole table for a few.
              (SELECT max(f.id) FROM (SELECT b.id FROM @extschema@.backup_history b
                WHERE (b.status = 'failed' OR b.verification = 'failed') AND b.status = 'failed'
-                 AND b.backup_type IN ('full', 'incremental', 'differential')
+                 AND b.backup_type IN ('full', 'incremental', 'differential') AND b.is_wal_range IS NOT TRUE
                  AND (b.system_identifier IS NULL OR b.system_identifier = $1) OFFSET 0) f))
              UNION
              SELECT p.id
@@ -66,7 +66,7 @@ pub fn backups(system_identifier: i64, lookups: &[Lookup]) -> Result<Vec<BackupF
                     LATERAL (SELECT b.parent_id FROM @extschema@.backup_history b WHERE b.id = w.id OFFSET 0) c,
                     LATERAL (SELECT b.id FROM @extschema@.backup_history b
                               WHERE b.id = c.parent_id AND b.status <> 'expired'
-                                AND b.backup_type IN ('full', 'incremental', 'differential')
+                                AND b.backup_type IN ('full', 'incremental', 'differential') AND b.is_wal_range IS NOT TRUE
                                 AND (b.system_identifier IS NULL OR b.system_identifier = $1) OFFSET 0) p
          )
          SELECT b.id, b.backup_type, b.parent_id, b.timeline_id, b.start_lsn, b.end_lsn, b.finished_at, b.status, b.error,
@@ -108,7 +108,7 @@ pub fn needs(system_identifier: i64, ends: &[Lsn], history: &TimelineHistory) ->
                      array_agg(c.id) AS ids
                 FROM @extschema@.backup_history c
                 LEFT JOIN history h ON h.timeline_id = c.timeline_id
-               WHERE c.status = 'completed' AND c.backup_type IN ('full', 'incremental', 'differential')
+               WHERE c.status = 'completed' AND c.backup_type IN ('full', 'incremental', 'differential') AND c.is_wal_range IS NOT TRUE
                  AND c.verification <> 'failed' AND (c.system_identifier IS NULL OR c.system_identifier = $1)
                  AND CASE WHEN c.wal_included THEN c.end_lsn ELSE c.start_lsn END >= '0/0'::pg_lsn + s.first::numeric
                  AND CASE WHEN c.wal_included THEN c.end_lsn ELSE c.start_lsn END < '0/0'::pg_lsn + s.behind::numeric
@@ -147,7 +147,7 @@ pub fn needs(system_identifier: i64, ends: &[Lsn], history: &TimelineHistory) ->
 pub fn completed(system_identifier: i64) -> Result<u64> {
     static COMPLETED: Statement = Statement::new(
         "SELECT count(*) FROM @extschema@.backup_history
-          WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential')
+          WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE
             AND (system_identifier IS NULL OR system_identifier = $1)",
     );
     let count: i64 = COMPLETED.read(&[system_identifier.into()], |rows| {
@@ -164,7 +164,7 @@ pub fn needed_from(system_identifier: i64, history: &TimelineHistory, size: Segm
            FROM unnest($2::integer[], $3::bigint[]) AS h (timeline_id, left_at),
                 LATERAL (SELECT CASE WHEN b.wal_included THEN b.end_lsn ELSE b.start_lsn END AS needed
                            FROM @extschema@.backup_history b
-                          WHERE b.status = 'completed' AND b.backup_type IN ('full', 'incremental', 'differential')
+                          WHERE b.status = 'completed' AND b.backup_type IN ('full', 'incremental', 'differential') AND b.is_wal_range IS NOT TRUE
                             AND b.verification <> 'failed'
                             AND (b.system_identifier IS NULL OR b.system_identifier = $1)
                             AND b.timeline_id = h.timeline_id AND b.end_lsn <= '0/0'::pg_lsn + h.left_at::numeric

@@ -23,17 +23,14 @@ pub struct BackupPlace {
     pub path: Option<Text>,
     /// The segment that it begins in.
     pub start_wal_file: Option<String>,
-    /// Whether it is a range of WAL that was recorded as an incremental backup, and no copy of the cluster's files.
-    pub is_range: bool,
 }
 
-/// Every completed physical backup of this cluster.
+/// Every completed copy of this cluster.
 pub fn places(system_identifier: i64) -> Result<HashMap<i64, BackupPlace>> {
     static PLACES: Statement = Statement::new(
-        "SELECT id, method, label, backup_path, start_wal_file,
-                backup_type <> 'full' AND backup_history_file IS NULL AND method NOT IN ('pgbackrest', 'barman', 'wal-g')
+        "SELECT id, method, label, backup_path, start_wal_file
            FROM @extschema@.backup_history
-          WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential')
+          WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE
             AND (system_identifier IS NULL OR system_identifier = $1)",
     );
     PLACES.read(&[system_identifier.into()], |rows| {
@@ -43,7 +40,6 @@ pub fn places(system_identifier: i64) -> Result<HashMap<i64, BackupPlace>> {
                 label: row.get(3)?,
                 path: row.get(4)?,
                 start_wal_file: row.get(5)?,
-                is_range: row.need(6, "a boolean")?,
             };
             Ok((row.need(1, "an id")?, place))
         })

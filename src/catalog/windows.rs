@@ -95,6 +95,7 @@ pub fn longest_recovery(
     to: Lsn,
     restore_rate: f64,
     replay_rate: f64,
+    system_identifier: i64,
 ) -> Result<Option<(Load, Lsn)>> {
     static LONGEST: Statement = Statement::new(
         "SELECT id, upto, (upto - start_lsn)::bigint
@@ -102,7 +103,9 @@ pub fn longest_recovery(
                         COALESCE(lead(end_lsn) OVER (ORDER BY end_lsn), $3) AS upto
                    FROM @extschema@.backup_history
                   WHERE status = 'completed' AND verification <> 'failed' AND start_lsn IS NOT NULL
-                    AND backup_type IN ('full', 'incremental', 'differential')
+                    AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE
+                    AND (system_identifier IS NULL OR system_identifier = $6)
+                    AND (backup_type = 'full' OR parent_id IS NOT NULL)
                     AND timeline_id = ANY ($1) AND end_lsn BETWEEN $2 AND $3) AS candidates
           ORDER BY COALESCE(backup_size_bytes, 0)::float8 / $4 + (upto - start_lsn)::float8 / $5 DESC
           LIMIT 1",
@@ -115,6 +118,7 @@ pub fn longest_recovery(
             PgLsn(to.0).into(),
             restore_rate.into(),
             replay_rate.into(),
+            system_identifier.into(),
         ],
         |rows| {
             rows.first()

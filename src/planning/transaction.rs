@@ -120,6 +120,13 @@ impl<'a> Reading<'a> {
         let archive = archive.ok_or_else(|| {
             Error::Archive("nothing says where archived WAL is read; set pg_backstop.archive_source".to_owned())
         })?;
+        if matches!(archive, Source::RestoreCommand(_)) && !storage::may_execute_server_programs() {
+            return Err(Error::MayNotRead {
+                what: "archived WAL".to_owned(),
+                hint: "It is read through restore_command here, which takes pg_execute_server_program too. A time, an LSN or a \
+                       restore point needs no such look.",
+            });
+        }
         Ok(Self {
             server,
             assessment,

@@ -83,7 +83,11 @@ impl Way {
         facts.backups.retain(|backup| backup.id != fact.id);
         facts.backups.push(fact.clone());
         let survey = survey(&facts);
-        let own = Assessment { facts, survey };
+        let own = Assessment {
+            facts,
+            survey,
+            looked_at: assessment.looked_at,
+        };
         let verdict: Result<Usable, Unusable> = match own.survey.backup(fact.id) {
             Some(verdict) => verdict.clone(),
             None => Err(Unusable::RangeUnknown),
@@ -116,7 +120,7 @@ impl Way {
     }
 
     /// WAL, target and timeline.
-    pub fn check(&self, server: &Server, assessment: &Assessment, target: Target, checks: &mut Checks) -> Result<()> {
+    pub fn check(&self, assessment: &Assessment, target: Target, checks: &mut Checks) -> Result<()> {
         let (usable, stretch) = match (&self.verdict, &self.stretch) {
             (Ok(usable), Some(stretch)) => (usable, stretch),
             (verdict, _) => {
@@ -140,6 +144,15 @@ impl Way {
         let reached = stretch.reaches(target);
         self.check_wal(usable, stretch, target, reached, checks);
         match reached {
+            Ok(()) if matches!(target, Target::Time(time) if Some(time) == stretch.to_time) => {
+                let found = format!(
+                    "{}; it is the very last commit, and a recovery to a time fails where no later one makes it stop: set \
+                     recovery_target_lsn = '{}' instead",
+                    in_words(target, stretch),
+                    stretch.to_lsn
+                );
+                checks.add("target", Status::Warning, found);
+            }
             Ok(()) => checks.add("target", Status::Passed, in_words(target, stretch)),
             Err(outside) => {
                 let where_to = match outside {
@@ -155,7 +168,8 @@ impl Way {
                 checks.add("target", Status::Failed, found);
             }
         }
-        self.check_timeline(server, usable, target, checks)
+        check_timeline(usable, checks);
+        Ok(())
     }
 
     fn check_wal(
@@ -186,28 +200,6 @@ impl Way {
             _ => Status::Passed,
         };
         checks.add("wal", status, reach);
-    }
-
-    fn check_timeline(&self, server: &Server, usable: &Usable, target: Target, checks: &mut Checks) -> Result<()> {
-        if !usable.on_history {
-            let found = format!(
-                "the backup is of timeline {}, which the server has left: recovery leads to a past that it does not share; \
-                 set recovery_target_timeline = '{}'",
-                usable.timeline, usable.reach_timeline
-            );
-            checks.add("timeline", Status::Warning, found);
-            return Ok(());
-        }
-        let timeline = match target {
-            Target::Lsn(lsn) => server.history()?.timeline_of(lsn.less(1)).max(usable.timeline),
-            Target::Latest | Target::Time(_) => usable.reach_timeline,
-        };
-        let found = format!(
-            "from timeline {} to timeline {timeline}, on this server's own history: recovery_target_timeline = '{timeline}'",
-            usable.timeline
-        );
-        checks.add("timeline", Status::Passed, found);
-        Ok(())
     }
 
     /// How much WAL a recovery replays, bytes.
@@ -249,6 +241,25 @@ impl Way {
             .map(|window| stretch(assessment, window))
             .collect()
     }
+}
+
+fn check_timeline(usable: &Usable, checks: &mut Checks) {
+    if !usable.on_history {
+        let found = format!(
+            "the backup is of timeline {}, which the server has left: recovery leads to a past that it does not share; \
+             set recovery_target_timeline = '{}'",
+            usable.timeline, usable.reach_timeline
+        );
+        checks.add("timeline", Status::Warning, found);
+        return;
+    }
+    // That of the whole way, wherever on it the target lies: the segment in which a timeline began is there under its name only.
+    let timeline = usable.reach_timeline;
+    let found = format!(
+        "from timeline {} to timeline {timeline}, on this server's own history: recovery_target_timeline = '{timeline}'",
+        usable.timeline
+    );
+    checks.add("timeline", Status::Passed, found);
 }
 
 /// The backup as it speaks for itself.

@@ -94,8 +94,8 @@ impl SampleDuty {
             },
             sample,
             newest_usable: assessment.survey.newest_usable,
-            taken: Instant::now(),
-            watch: Watch::at(now),
+            taken: assessment.looked_at,
+            watch: Watch::at(now, assessment.looked_at),
         };
         let held = self
             .last

@@ -31,12 +31,9 @@ pub struct Held {
 }
 
 impl Watch {
-    /// The look that is taken at `now`.
-    pub fn at(now: DateTime<Utc>) -> Self {
-        Self {
-            wall: now,
-            steady: Instant::now(),
-        }
+    /// The look that was taken then, by both clocks.
+    pub fn at(wall: DateTime<Utc>, steady: Instant) -> Self {
+        Self { wall, steady }
     }
 
     /// What this look, after `before`, says of the time in between.

@@ -214,7 +214,7 @@ fn what_an_hour_has_summed_up_is_not_summed_up_again_when_a_clock_is_set_back() 
     cluster.text(
         "INSERT INTO recovery_hourly
          SELECT hour + interval '2 d', counted_to + interval '2 d', 1, 2000000, 0, 2000000, 0, 0, 0, 0, NULL, 1000000,
-                1000000000000000, NULL FROM recovery_hourly LIMIT 1;
+                1000000000000000, NULL, system_identifier FROM recovery_hourly LIMIT 1;
          INSERT INTO recovery_samples (sampled_at, rpo_seconds, rpo_bytes, protected_lsn)
          VALUES (now() + interval '2 d', 1000000, 1000000000000000, '0/1')",
     )?;

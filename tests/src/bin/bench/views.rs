@@ -66,8 +66,8 @@ const FILL: &[&str] = &[
     "INSERT INTO recovery_hourly
      SELECT date_trunc('hour', now(), 'UTC') - n * interval '1 h',
             date_trunc('hour', now(), 'UTC') - (n - 1) * interval '1 h', 3600, 3600, 3500, 100, 3600, 0, 0, 3600, 9.5, 400,
-            100000000, 1800
-       FROM generate_series(1, 9600) n",
+            100000000, 1800, system_identifier
+       FROM pg_control_system(), generate_series(1, 9600) n",
     "VACUUM (ANALYZE, FREEZE)",
 ];
 
