@@ -25,7 +25,7 @@ const HISTORY: &[&str] = &[
        VALUES ('000000010000000000000001', 1, '0/1000000', '0/2000000', 'verified', '\x0001')"#,
     r#"SET search_path = "Back stop"; INSERT INTO restore_points VALUES ('a', '0/1', '2026-01-01', 1, 'x')"#,
     r#"SET search_path = "Back stop";
-       INSERT INTO recovery_hourly VALUES ('2026-01-01', '2026-01-01 00:30', 9, 1800, 1700, 100, 1800, 0, 0, 1800, 1.5, 99, 1)"#,
+       INSERT INTO recovery_hourly VALUES ('2026-01-01', '2026-01-01 00:30', 9, 1800, 1700, 100, 1800, 0, 0, 1800, 1.5, 99, NULL, NULL, 1)"#,
     r#"SET search_path = "Back stop";
        INSERT INTO server_lives (system_identifier, timeline_id, began, started_at, writes_at, host_name, data_directory,
                                  directory_identity)

@@ -247,12 +247,15 @@ fn an_idle_hour_is_watched_without_a_byte_of_wal() -> Result<()> {
     let insert = "SELECT pg_current_wal_insert_lsn()";
     // A session that comes by rows that are dead removes them, and writes that down.
     cluster.text("VACUUM")?;
-    // It takes a while until the answers to what was written last have come, of the server's and the worker's.
+    // It takes a while until the answers to what was written last have come, of the server's and the worker's: news of a segment in
+    // which nobody committed waits.
+    let settled =
+        "SELECT (SELECT w.status FROM wal_archive w, pg_stat_archiver a WHERE w.segment_name = a.last_archived_wal)";
     wait_until("the server to be idle", SOON, || {
         let before = cluster.text(insert)?;
         worker::ticks(cluster, 20)?;
-        let after = cluster.text(insert)?;
-        Ok(if before == after {
+        let after = format!("{} {}", cluster.text(insert)?, cluster.text(settled)?);
+        Ok(if after == format!("{before} verified") {
             Look::Done(())
         } else {
             Look::not_yet(after)
