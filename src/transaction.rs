@@ -3,6 +3,7 @@
 //! pgrx's own `BackgroundWorker::transaction` commits whatever the body returns, and leaves the transaction open when an
 //! error is caught further out.
 
+use crate::catalog::Extension;
 use crate::error::{Error, Result};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
@@ -21,6 +22,7 @@ pub fn in_transaction<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
     let result = caught(|| {
         // SAFETY: a transaction is open.
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+        Extension::keep();
         let value = body()?;
         // SAFETY: pops what was pushed above; the body leaves the snapshot stack as it found it.
         unsafe {

@@ -62,6 +62,30 @@ impl Extension {
         }
     }
 
+    /// Sees to it that the extension, if it is there, is not dropped before the end of the transaction. `DROP EXTENSION` locks the
+    /// extension before it locks the tables one by one: whoever holds some of these and wants others would be in its way, and it in
+    /// theirs.
+    ///
+    /// Needs a transaction. Waits while somebody drops it. Does nothing in a process without a database.
+    pub fn keep() {
+        // SAFETY: a plain variable of this process.
+        if unsafe { pg_sys::MyDatabaseId } == pg_sys::InvalidOid {
+            return;
+        }
+        if let Some(extension) = Self::find() {
+            // SAFETY: an ordinary heavyweight lock of the transaction, as RemoveObjects() takes a stronger one of; waiting for it
+            // answers interrupts.
+            unsafe {
+                pg_sys::LockDatabaseObject(
+                    pg_sys::ExtensionRelationId,
+                    extension.oid,
+                    0,
+                    pg_sys::AccessShareLock as pg_sys::LOCKMODE,
+                );
+            }
+        }
+    }
+
     /// Finds the extension.
     ///
     /// # Errors
