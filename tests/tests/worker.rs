@@ -138,6 +138,20 @@ fn the_extension_dropped_and_created_again_makes_no_loop_of_errors() -> Result<(
 
 /// W3
 #[test]
+fn the_extension_can_be_dropped_while_the_worker_writes() -> Result<()> {
+    let cluster = Cluster::start(Settings::new().set("pg_backstop.check_interval", "100ms"))?;
+    cluster.client("pgbench", &["-i", "-q", "-s", "1"])?;
+    for _ in 0..12 {
+        cluster.text("CREATE EXTENSION pg_backstop")?;
+        cluster.client("pgbench", &["-n", "-t", "50"])?;
+        cluster.wait_for("SELECT count(*) > 0 FROM recovery_samples", "t")?;
+        cluster.text("DROP EXTENSION pg_backstop")?;
+    }
+    assert!(!cluster.log()?.contains("deadlock detected"));
+    Ok(())
+}
+
+#[test]
 fn its_database_dropped_and_created_again_leaves_a_server_that_works() -> Result<()> {
     let cluster = Cluster::start(Settings::new().set("pg_backstop.database", "watched"))?;
     // Nobody has made it yet, so there is no worker and nobody to complain of it.
