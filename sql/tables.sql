@@ -291,6 +291,8 @@ COMMENT ON COLUMN wal_archive.sound_sha256 IS 'SHA-256 of the content that was v
 COMMENT ON COLUMN wal_archive.system_identifier IS 'of the cluster whose archive was looked at: what a dump brings into another cluster is forgotten there';
 COMMENT ON COLUMN wal_archive.handover IS 'what verifying the next segment needs to know of the end of this one';
 CREATE INDEX wal_archive_position ON wal_archive (timeline_id, end_lsn);
+-- A cluster at rest archives segments without a commit for years.
+CREATE INDEX wal_archive_commits ON wal_archive (timeline_id, end_lsn) WHERE status = 'verified' AND last_commit_at IS NOT NULL;
 CREATE INDEX wal_archive_text ON wal_archive (segment_name) WHERE start_lsn IS NULL;
 CREATE INDEX wal_archive_verified_at ON wal_archive (verified_at) WHERE status = 'verified' AND start_lsn IS NOT NULL;
 CREATE INDEX wal_archive_not_verified ON wal_archive (timeline_id, start_lsn) WHERE status <> 'verified';

@@ -200,7 +200,7 @@ impl Assessment {
             // Without a commit since, the end of the backup is the last moment that can be reached.
             to_time: to_time.max(from_time),
             from_lsn: window.from_lsn,
-            to_lsn: last_record.map_or(window.from_lsn, |start| start.max(window.from_lsn)),
+            to_lsn: last_record.map_or(window.to_lsn, |start| start.max(window.from_lsn)),
         })
     }
 }

@@ -8,16 +8,22 @@ use pgrx::prelude::*;
 use recovery::Load;
 use wal::{Lsn, SegmentName, Timeline};
 
+/// No record spans more segments, however small these are (XLogRecordMaxSize is a gigabyte).
+const LONGEST_RECORD: i64 = 1024;
+
 /// The start of the last record in verified WAL of `timeline` up to `end`: the greatest `recovery_target_lsn` that can be reached
 /// there, since recovery stops behind the first record that starts at its target or later. None where none is known.
 pub fn last_record_before(timeline: Timeline, end: Lsn) -> Result<Option<Lsn>> {
     // Nearly always the first row has it; a segment in the middle of one long record has none.
     static LAST: Statement = Statement::new(
-        "SELECT last_record_lsn FROM @extschema@.wal_archive
-          WHERE timeline_id = $1 AND end_lsn <= $2 AND status = 'verified' AND last_record_lsn IS NOT NULL
+        "SELECT last_record_lsn
+           FROM (SELECT end_lsn, last_record_lsn FROM @extschema@.wal_archive
+                  WHERE timeline_id = $1 AND end_lsn <= $2 AND status = 'verified'
+                  ORDER BY end_lsn DESC LIMIT $3) AS newest
+          WHERE last_record_lsn IS NOT NULL
           ORDER BY end_lsn DESC LIMIT 1",
     );
-    LAST.read(&[number(timeline).into(), PgLsn(end.0).into()], |rows| {
+    LAST.read(&[number(timeline).into(), PgLsn(end.0).into(), LONGEST_RECORD.into()], |rows| {
         rows.first()
             .map_or(Ok(None), |row| Ok(row.get::<PgLsn>(1)?.map(|lsn| Lsn(lsn.0))))
     })
