@@ -98,6 +98,29 @@ fn a_tablespace_made_after_the_backup_is_recovered_in_place_and_refused_beside()
         "{error:?}"
     );
     ensure!(error.hint().unwrap_or_default().contains("new backup"), "{error:?}");
+    // Who may not have the backup looked at gets commands, and they stop in time.
+    past.cluster.text("CREATE ROLE monitor LOGIN IN ROLE pg_monitor")?;
+    let mut monitor = past.cluster.connect_as("monitor", "postgres")?;
+    let script = text_in(
+        &mut monitor,
+        &format!(
+            "SELECT command FROM recovery_plan(data_directory => '{}')",
+            beside.display()
+        ),
+    )?;
+    drop(monitor);
+    let copy = Restored::of(&past.cluster, beside.clone(), beside.clone());
+    let stopped = run(&past.cluster, "not looked at", &script)
+        .err()
+        .map(|error| format!("{error:?}"));
+    ensure!(
+        stopped
+            .as_ref()
+            .is_some_and(|why| why.contains("must lead to a copy of its own, without a tablespace_map\n")),
+        "{stopped:?}"
+    );
+    ensure!(!beside.join("postmaster.pid").exists(), "it was started");
+    drop(copy);
     let script = commands(&past.cluster, "")?;
     let restored = Restored::of(&past.cluster, past.cluster.data(), past.cluster.socket().to_owned());
     run(&past.cluster, "in place", &script)?;
