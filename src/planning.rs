@@ -82,14 +82,13 @@ impl Planning {
             .map(|root| root.display().to_string());
         let mut others: Vec<(&'static str, &str)> = paths.iter().map(|path| ("the backup", path.as_str())).collect();
         others.extend(archived.as_deref().map(|root| ("the archive", root)));
-        let to = Destination::choose(asked.as_deref(), &own, &others).map_err(|error| {
-            Error::invalid(
-                error.to_string(),
-                "A backup is restored into a directory of its own, or into that of the running server.",
-                "Pass the absolute path of a directory that is empty or does not exist, or leave data_directory out.",
-            )
-        })?;
         let server_places = facts::server_places()?;
+        let site = site(server_places.clone(), &self.server);
+        let to = Destination::choose(asked.as_deref(), &own, &site.tablespaces, &others)
+            .map_err(|error| Error::invalid(error.to_string(), error.detail(), error.hint()))?;
+        if let Some(stretch) = stretches.get(choice.stretch) {
+            choice.keep_to_history(stretch, &self.assessment.facts.history, request.wanted.timeline, &to);
+        }
         let tool = self.tool(choice.backup);
         let links = match tool {
             Some(_) => Vec::new(),
@@ -131,7 +130,7 @@ impl Planning {
             action: request.action,
             predicted,
         };
-        Ok(steps(&account, &site(server_places, &self.server))?)
+        Ok(steps(&account, &site)?)
     }
 
     /// The windows, with the exact ends of each, but for those without a copy of the cluster.
@@ -210,7 +209,7 @@ impl Planning {
         let stop = facts::first_after(&ranges, *time)?;
         let mut trouble = None;
         let checked = check_clock(choice, ahead, behind, &mut |segment| {
-            let found = transaction::last_commit_up_to(
+            let found = transaction::commits_up_to(
                 *time,
                 segment,
                 stretch,

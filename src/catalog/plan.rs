@@ -78,23 +78,25 @@ pub fn latest_xacts(ranges: &[Range]) -> Result<Vec<Option<DateTime<Utc>>>> {
     })
 }
 
-/// The first segment of these ranges with a commit later than `limit`, and the last one with a commit up to `target`.
+/// The first segment of these ranges with a commit or abort later than `limit`, and the last one with a commit up to `target`.
 pub fn around(
     ranges: &[Range],
     target: DateTime<Utc>,
     limit: DateTime<Utc>,
 ) -> Result<(Option<CommitTimes>, Option<CommitTimes>)> {
     static AHEAD: Statement = Statement::new(
-        "SELECT w.start_lsn, w.first_commit_at, w.last_commit_at
+        "SELECT w.start_lsn, coalesce(w.first_commit_at, w.latest_xact_at), coalesce(w.last_commit_at, w.latest_xact_at),
+                greatest(w.first_commit_at, w.last_commit_at, w.latest_xact_at)
            FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS r (timeline_id, first, behind)
            JOIN @extschema@.wal_archive w
              ON w.timeline_id = r.timeline_id AND w.end_lsn > '0/0'::pg_lsn + r.first::numeric
             AND w.end_lsn <= '0/0'::pg_lsn + r.behind::numeric
-          WHERE w.status = 'verified' AND greatest(w.first_commit_at, w.last_commit_at) > $4
+          WHERE w.status = 'verified' AND greatest(w.first_commit_at, w.last_commit_at, w.latest_xact_at) > $4
           ORDER BY w.end_lsn LIMIT 1",
     );
     static BEHIND: Statement = Statement::new(
-        "SELECT w.start_lsn, w.first_commit_at, w.last_commit_at
+        "SELECT w.start_lsn, coalesce(w.first_commit_at, w.latest_xact_at), coalesce(w.last_commit_at, w.latest_xact_at),
+                greatest(w.first_commit_at, w.last_commit_at, w.latest_xact_at)
            FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS r (timeline_id, first, behind)
            JOIN @extschema@.wal_archive w
              ON w.timeline_id = r.timeline_id AND w.end_lsn > '0/0'::pg_lsn + r.first::numeric
@@ -111,15 +113,19 @@ pub fn around(
             };
             let at = |column| Ok::<_, crate::error::Error>(row.get::<TimestampWithTimeZone>(column)?.and_then(moment));
             let start = Lsn(row.need::<PgLsn>(1, "an LSN")?.0);
-            Ok(at(2)?
-                .zip(at(3)?)
-                .map(|(first, last)| CommitTimes { start, first, last }))
+            let (first, last, latest) = (at(2)?, at(3)?, at(4)?);
+            Ok(first.zip(last).zip(latest).map(|((first, last), latest)| CommitTimes {
+                start,
+                first,
+                last,
+                latest,
+            }))
         })
     };
     Ok((ask(&AHEAD, limit)?, ask(&BEHIND, target)?))
 }
 
-/// Where the first segment of these ranges ends that has a commit later than `target`.
+/// Where the first segment of these ranges begins that has a commit or abort later than `target`: replay stops in it.
 pub fn first_after(ranges: &[Range], target: DateTime<Utc>) -> Result<Option<Lsn>> {
     Ok(around(ranges, target, target)?.0.map(|times| times.start))
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::server::Server;
 use archive::{Source, contained};
 use chrono::{DateTime, Utc};
-use recovery::plan::{FoundCommit, Stretch};
+use recovery::plan::{CommitTimes, CommitsUpTo, FoundCommit, Stretch};
 use wal::{Commit, Hashing, Lsn, PgTimestamp, SegmentName, SegmentReader, SegmentVerifier};
 
 /// So many segments are read for one transaction at most: long ones commit among the numbers of many others.
@@ -72,18 +72,18 @@ pub fn find(
     Ok(sought)
 }
 
-/// The start of the last commit up to a moment in the segment at `start`; none where that cannot be read, or not for this caller.
+/// What the segment at `start` tells of its commits up to a moment; none where it has none or cannot be read, or not for this caller.
 ///
 /// # Errors
 /// Where the archive cannot be read.
-pub fn last_commit_up_to(
+pub fn commits_up_to(
     time: DateTime<Utc>,
     start: Lsn,
     stretch: &Stretch,
     server: &Server,
     assessment: &Assessment,
     archive: Option<&Source>,
-) -> Result<Option<Lsn>> {
+) -> Result<Option<CommitsUpTo>> {
     if !storage::may_read_server_files() {
         return Ok(None);
     }
@@ -95,13 +95,21 @@ pub fn last_commit_up_to(
         return Ok(None);
     };
     let segment = SegmentName::containing(timeline, start, server.format.segment_size);
-    let mut last = None;
-    Reading::open(server, assessment, archive)?.commits(segment, &mut |commit| {
-        if commit.at.and_then(moment).is_some_and(|at| at <= time) {
-            last = Some(commit.lsn);
+    let limit = CommitTimes::limit(time);
+    let (mut has_later, mut found) = (false, None);
+    let was_read = Reading::open(server, assessment, archive)?.commits(segment, &mut |commit| {
+        let Some(at) = commit.at.and_then(moment) else {
+            return;
+        };
+        has_later = has_later || at > limit;
+        if at <= time {
+            found = Some(CommitsUpTo {
+                last: commit.lsn,
+                is_behind_later: has_later,
+            });
         }
     })?;
-    Ok(last)
+    Ok(found.filter(|_| was_read))
 }
 
 fn moment(at: PgTimestamp) -> Option<DateTime<Utc>> {

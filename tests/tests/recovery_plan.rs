@@ -83,6 +83,16 @@ fn each_kind_of_target_is_reached_by_the_printed_commands() -> Result<()> {
         cluster.text(recorded)?,
         "point_in_time,lsn,name,xid,xid,point_in_time,lsn,lsn,lsn,latest|t"
     );
+    // With what it took, so that the next one can be predicted.
+    let measured = "SELECT bool_and(restore_seconds > 0 AND replay_seconds > 0 AND wal_replayed_bytes > 0
+                                    AND rto_seconds >= restore_seconds + replay_seconds + COALESCE(startup_seconds, 0)),
+                           count(startup_seconds)
+                    FROM recovery_history WHERE is_drill";
+    assert_eq!(cluster.text(measured)?, "t|1");
+    assert_eq!(
+        cluster.text("SELECT predicted_rto_seconds > 0 FROM recovery_readiness")?,
+        "t"
+    );
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //! recoveryStopsAfter() in src/backend/access/transam/xlogrecovery.c, and so are the rules here.
 
 pub mod account;
+mod branch;
 mod clock;
 pub mod command;
 pub mod destination;
@@ -12,15 +13,17 @@ pub mod refusal;
 mod restore;
 mod settings;
 mod shell;
+mod stamps;
 pub mod steps;
 pub mod stretch;
+mod tablespaces;
 pub mod tool;
 
 use chrono::{DateTime, Utc};
 use wal::{Lsn, SegmentName, Timeline};
 
 pub use account::{Account, Action, Copied, Link, Site, Tablespace};
-pub use clock::{CommitTimes, check_clock};
+pub use clock::{CommitTimes, CommitsUpTo, check_clock};
 pub use command::restore_command;
 pub use destination::{Destination, DestinationError};
 pub use refusal::Refusal;
@@ -127,6 +130,8 @@ pub struct Choice {
     pub bounds: Bounds,
     /// That window's place in the list that was chosen from.
     pub stretch: usize,
+    /// The first segment of the server's own timeline, where nothing of that is verified and recovery goes on into it.
+    pub unverified: Option<SegmentName>,
 }
 
 /// Finds how to reach a target, given the windows, oldest first.
@@ -227,6 +232,7 @@ impl Choosing<'_> {
             stop_lsn,
             bounds: of.bounds,
             stretch,
+            unverified: None,
         })
     }
 
@@ -245,8 +251,7 @@ impl Choosing<'_> {
     fn latest(&self) -> Result<Choice, Refusal> {
         self.stretches
             .iter()
-            .rev()
-            .max_by_key(|(_, stretch)| stretch.is_current)
+            .max_by_key(|(_, stretch)| (stretch.is_current, stretch.bounds.to_lsn))
             .and_then(|(index, _)| self.with_best(*index, Stop::End, &|_| true))
             .ok_or(Refusal::NoWindow { branches: Vec::new() })
             .map(|choice| Choice {

@@ -65,7 +65,7 @@ pub enum Copied {
         path: String,
         /// Its tablespaces, with the directory that each was copied to.
         tablespaces: Vec<Tablespace>,
-        /// Where its pg_wal is, if that is a link.
+        /// Where its pg_wal is, if that is a link to a place that is the backup's own.
         wal: Option<String>,
     },
     /// What `pg_basebackup --format=tar` writes.

@@ -148,6 +148,22 @@ pub enum Refusal {
         /// Where the link leads.
         leads_to: String,
     },
+    /// A tablespace of the running server that the backup does not know, so that replay would make it at the same place.
+    #[error("backup {backup} is without tablespace {oid}, which the running server uses")]
+    TablespaceNotInBackup {
+        /// The backup.
+        backup: i64,
+        /// The tablespace.
+        oid: u32,
+        /// Where the running server has it.
+        place: String,
+    },
+    /// A schema whose name would end the SQL in a command.
+    #[error("the name of the extension's schema holds a control character: {schema:?}")]
+    ControlInSchema {
+        /// The schema.
+        schema: String,
+    },
     /// A chain in tar format with tablespaces.
     #[error("backup {backup} is in tar format with tablespaces, and pg_combinebackup reads plain backups only")]
     TarChain {
@@ -256,6 +272,11 @@ impl Refusal {
             Self::TablespaceNotCopied { leads_to, .. } => format!(
                 "Its link leads to \"{leads_to}\", which the running server uses. A recovery that followed it would write there."
             ),
+            Self::TablespaceNotInBackup { place, .. } => format!(
+                "It is at \"{place}\" and was made after the backup. A copy beside the running server that replays that would write \
+                 into the same directory."
+            ),
+            Self::ControlInSchema { .. } => "The command that records the recovery cannot hold it.".to_owned(),
             Self::TarChain { .. } => "Their links are not in the tar files of the data directory.".to_owned(),
             Self::NotQuotable => "No shell can be given one.".to_owned(),
         }
@@ -304,8 +325,11 @@ impl Refusal {
             Self::TablespaceNotCopied { .. } => {
                 "Choose a target that another backup reaches, or restore by hand from where its tablespaces were copied to.".to_owned()
             }
+            Self::TablespaceNotInBackup { .. } => "Take a new backup, restore on another host, or leave data_directory out to \
+                                                   restore in the running server's place."
+                .to_owned(),
             Self::TarChain { .. } => "Unpack the backups of the chain by hand, and record the unpacked ones.".to_owned(),
-            Self::NotQuotable => "Rename it.".to_owned(),
+            Self::NotQuotable | Self::ControlInSchema { .. } => "Rename it.".to_owned(),
         }
     }
 
@@ -321,7 +345,12 @@ impl Refusal {
     pub const fn is_about_state(&self) -> bool {
         matches!(
             self,
-            Self::NoWindow { .. } | Self::NoCombining { .. } | Self::TablespaceNotCopied { .. } | Self::TarChain { .. }
+            Self::NoWindow { .. }
+                | Self::NoCombining { .. }
+                | Self::TablespaceNotCopied { .. }
+                | Self::TablespaceNotInBackup { .. }
+                | Self::ControlInSchema { .. }
+                | Self::TarChain { .. }
         )
     }
 }

@@ -1,6 +1,7 @@
 //! The commands that make a data directory of a backup, so that the server in it writes into nothing but its own copy.
 
 use super::shell::{below, each, word};
+use super::tablespaces::{place, rooms};
 use super::{Copied, Destination, Link, Refusal, Site, Tablespace};
 
 /// Makes the data directory of the backups of a chain, full one first; of one backup where there is one.
@@ -57,22 +58,8 @@ fn with_tablespaces(tablespaces: &[Tablespace]) -> &'static str {
     }
 }
 
-/// Where a tablespace goes: to its own place when the server is replaced, beside the copy when there are two.
-fn place(tablespace: &Tablespace, to: &Destination, site: &Site) -> String {
-    let own = site
-        .tablespaces
-        .iter()
-        .find(|(oid, _)| *oid == tablespace.oid && !to.is_beside);
-    own.map_or_else(|| to.place_of_tablespace(tablespace.oid), |(_, place)| place.clone())
-}
-
 fn copy(from: &str, to: &str) -> Result<String, Refusal> {
     Ok(format!("cp -a -- {} {}", below(from, ".")?, below(to, "")?))
-}
-
-fn private(directory: &str) -> Result<String, Refusal> {
-    let directory = word(directory)?;
-    Ok(format!("mkdir -p -- {directory} &&\nchmod 0700 -- {directory}"))
 }
 
 fn plain(
@@ -82,23 +69,33 @@ fn plain(
     to: &Destination,
     site: &Site,
 ) -> Result<String, Refusal> {
-    let mut commands = vec![copy(path, &to.path)?];
+    let mut commands = rooms(tablespaces, to, site)?;
+    commands.push(copy(path, &to.path)?);
     for tablespace in tablespaces {
         let place = place(tablespace, to, site);
         let link = below(&to.path, &format!("pg_tblspc/{}", tablespace.oid))?;
-        commands.push(private(&place)?);
         commands.push(copy(&tablespace.from, &place)?);
         commands.push(format!("rm -rf -- {link}"));
         commands.push(format!("ln -s -- {} {link}", word(&place)?));
     }
     // It would have the server make the links as they were where the backup was taken.
     commands.push(format!("rm -f -- {}", below(&to.path, "tablespace_map")?));
+    commands.extend(own_wal(wal, to)?);
+    Ok(each(&commands))
+}
+
+/// A directory for WAL in the place of a link, which may lead into the pg_wal of a running server: that in the copy would recycle
+/// what lies there.
+fn own_wal(wal: Option<&str>, to: &Destination) -> Result<Vec<String>, Refusal> {
+    let own = below(&to.path, "pg_wal")?;
+    let mut commands = vec![
+        format!("if [ -L {own} ]; then rm -f -- {own}; fi"),
+        format!("mkdir -p -m 0700 -- {own}"),
+    ];
     if let Some(wal) = wal {
-        let own = below(&to.path, "pg_wal")?;
-        commands.push(format!("rm -f -- {own} &&\nmkdir -m 0700 -- {own}"));
         commands.push(copy(wal, &format!("{}/pg_wal", to.path))?);
     }
-    Ok(each(&commands))
+    Ok(commands)
 }
 
 fn unseen(path: &str, to: &str) -> Result<String, Refusal> {
@@ -133,25 +130,24 @@ fn tar(
     site: &Site,
 ) -> Result<String, Refusal> {
     let inside = |name: &str| format!("{}/{name}", path.trim_end_matches('/'));
-    let mut commands = vec![unpack(&inside(base), &to.path)?];
+    let mut commands = rooms(tablespaces, to, site)?;
+    commands.push(unpack(&inside(base), &to.path)?);
     let mut map = Vec::new();
     for tablespace in tablespaces {
         let place = place(tablespace, to, site);
-        commands.push(private(&place)?);
         commands.push(unpack(&tablespace.from, &place)?);
         map.push(word(&format!("{} {}", tablespace.oid, in_map(&place)))?);
     }
-    if !map.is_empty() {
-        // The server makes the links from it (read_tablespace_map, xlogrecovery.c).
-        commands.push(format!(
-            "printf '%s\\n' {} > {}",
-            map.join(" "),
-            below(&to.path, "tablespace_map")?
-        ));
-    }
+    // The server makes the links from it (read_tablespace_map, xlogrecovery.c), to where they led when the backup was taken.
+    let in_base = below(&to.path, "tablespace_map")?;
+    commands.push(if map.is_empty() {
+        format!("rm -f -- {in_base}")
+    } else {
+        format!("printf '%s\\n' {} > {in_base}", map.join(" "))
+    });
     if let Some(wal) = wal {
         let directory = format!("{}/pg_wal", to.path);
-        commands.push(private(&directory)?);
+        commands.push(format!("mkdir -p -m 0700 -- {}", word(&directory)?));
         commands.push(unpack(&inside(wal), &directory)?);
     }
     Ok(each(&commands))
@@ -176,7 +172,7 @@ fn combine(chain: &[Link], last: &Link, to: &Destination, site: &Site) -> Result
             major: site.major,
         });
     }
-    let mut commands = Vec::new();
+    let (mut rooms, mut commands) = (Vec::new(), Vec::new());
     let mut paths = Vec::new();
     let mut unpacked = Vec::new();
     let mut mappings = Vec::new();
@@ -203,7 +199,8 @@ fn combine(chain: &[Link], last: &Link, to: &Destination, site: &Site) -> Result
                     path: plain.clone(),
                     is_beside: true,
                 };
-                commands.push(private(&plain)?);
+                // It is removed in the end, so it must not be there already.
+                rooms.push(format!("mkdir -m 0700 -- {}", word(&plain)?));
                 commands.push(tar(path, base, wal.as_deref(), &[], &unpacking, site)?);
                 // It is not in the tar file.
                 commands.push(format!(
@@ -233,12 +230,15 @@ fn combine(chain: &[Link], last: &Link, to: &Destination, site: &Site) -> Result
         word(&to.path)?,
         mappings.concat()
     ));
+    if let Copied::Plain { wal, .. } = &last.copied {
+        commands.extend(own_wal(wal.as_deref(), to)?);
+    }
     if !unpacked.is_empty() {
         commands.push(format!("rm -rf -- {}", unpacked.join(" ")));
     }
     Ok((
         format!("Put the chain of backups {} together, the full one first.", ids(chain)),
-        Some(each(&commands)),
+        Some(each(&[rooms, commands].concat())),
     ))
 }
 

@@ -33,13 +33,21 @@ pub(super) fn setting(name: &str, value: &str) -> Result<String, Refusal> {
     Ok(line)
 }
 
-/// A string of SQL, whatever standard_conforming_strings says.
+/// A string of SQL on one line, whatever standard_conforming_strings says.
 pub(super) fn literal(text: &str) -> String {
-    if text.contains('\\') {
-        format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-    } else {
-        format!("'{}'", text.replace('\'', "''"))
+    let is_special = |character: char| character == '\\' || character.is_ascii_control();
+    let mut string = String::from(if text.contains(is_special) { "E'" } else { "'" });
+    for character in text.chars() {
+        match character {
+            '\\' => string.push_str("\\\\"),
+            '\'' => string.push_str("''"),
+            // Writing to a String cannot fail.
+            control if control.is_ascii_control() => drop(write!(string, "\\x{:02x}", u32::from(control))),
+            other => string.push(other),
+        }
     }
+    string.push('\'');
+    string
 }
 
 /// Commands that run one after the other, each only if those before went well.
@@ -83,5 +91,6 @@ mod tests {
     fn a_string_of_sql_keeps_its_backslashes() {
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal(r"a\'b"), r"E'a\\''b'");
+        assert_eq!(literal("a\nEND_OF_SQL\n\t'é"), r"E'a\x0aEND_OF_SQL\x0a\x09''é'");
     }
 }

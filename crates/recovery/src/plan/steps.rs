@@ -3,6 +3,8 @@
 use super::restore::restore;
 use super::settings::{SPENT, of_a_copy, of_recovery};
 use super::shell::{append, below, each, literal, word};
+use super::stamps::{self, note};
+use super::tablespaces::{refuse_newer, stop_unless_apart};
 use super::{Account, Action, Choice, Refusal, Site, Stop, Tool};
 use crate::sentence::{moment, seconds, size, span};
 
@@ -20,6 +22,7 @@ pub struct Step {
 /// # Errors
 /// Where the backup cannot be restored on this server.
 pub fn steps(account: &Account, site: &Site) -> Result<Vec<Step>, Refusal> {
+    refuse_newer(account, site)?;
     let writer = Writer { account, site };
     let mut steps = vec![writer.summary(), writer.note_the_time()];
     steps.extend(writer.make_room()?);
@@ -31,9 +34,9 @@ pub fn steps(account: &Account, site: &Site) -> Result<Vec<Step>, Refusal> {
         steps.push(writer.wait_for_pause()?);
         steps.push(writer.show()?);
         steps.push(writer.resume()?);
-        steps.push(writer.wait()?);
+        steps.push(writer.wait(stamps::OPENED)?);
     } else {
-        steps.push(writer.wait()?);
+        steps.push(writer.wait(stamps::REPLAYED)?);
         steps.push(writer.show()?);
     }
     steps.extend(writer.clean()?);
@@ -97,14 +100,20 @@ impl Writer<'_> {
             Some(predicted) => format!("A recovery is predicted to take {}.", seconds(predicted)),
             None => "How long it takes is not known: no recovery was measured on this cluster.".to_owned(),
         };
+        let unverified = choice.unverified.map_or_else(String::new, |segment| {
+            format!(
+                " What follows, from segment {segment} on, is not verified yet: it is taken from the pg_wal of the server that is \
+                 replaced."
+            )
+        });
         let newer = choice.newer_without_place.map_or_else(String::new, |newer| {
             format!(" Backup {newer} is newer, but where it is, is not on record.")
         });
         Step {
             action: format!(
                 "Backup {}{age} is restored, and {wal} from LSN {} on is replayed on timeline {}, {}. All of it was read and \
-                 verified, record by record. {duration}{newer} Run the commands in one session of bash, as the user that the \
-                 server runs as.",
+                 verified, record by record.{unverified} {duration}{newer} Run the commands in one session of bash, as the user \
+                 that the server runs as, and go on only where one succeeded.",
                 choice.backup,
                 choice.start,
                 choice.timeline,
@@ -115,10 +124,7 @@ impl Writer<'_> {
     }
 
     fn note_the_time(&self) -> Step {
-        step(
-            "Note when the recovery begins.",
-            "BACKSTOP_STARTED=$(date -u +%Y-%m-%dT%H:%M:%SZ)".to_owned(),
-        )
+        step("Note when the recovery begins.", stamps::begin())
     }
 
     fn make_room(&self) -> Result<Vec<Step>, Refusal> {
@@ -145,12 +151,23 @@ impl Writer<'_> {
             commands.push(format!("mv -T -- {} {}", word(place)?, word(&self.moved(place))?));
             commands.push(format!("mkdir -m 0700 -- {}", word(place)?));
         }
+        let mut stopping = Vec::new();
+        if let Some(segment) = self.account.choice.unverified {
+            // Without it recovery would go on with what lies behind the switch on the timeline that the server has left.
+            stopping.push(format!(
+                "if [ ! -f {} ]; then echo 'segment {segment} is not in pg_wal: ask for the plan again once it is verified, or with \
+                 target_lsn => {}' >&2; false; fi",
+                below(&self.account.to.path, &format!("pg_wal/{segment}"))?,
+                self.account.choice.bounds.to_lsn
+            ));
+        }
+        stopping.push(format!(
+            "if {control} status -D {directory} > /dev/null; then {control} stop -D {directory} -m fast -w -t 3600; fi"
+        ));
         Ok(vec![
             step(
                 "Stop the server, if it still runs. Where a service manager would start it again, stop it through that.",
-                format!(
-                    "if {control} status -D {directory} > /dev/null; then {control} stop -D {directory} -m fast -w -t 3600; fi"
-                ),
+                each(&stopping),
             ),
             step(
                 "Move away what is there, and keep it until all is well. Where a directory is a mount point, move what is in it.",
@@ -164,6 +181,7 @@ impl Writer<'_> {
             Some(tool) => tool.restore(&self.account.choice, &self.account.to, self.account.action)?,
             None => restore(&self.account.chain, &self.account.to, self.site)?,
         };
+        let command = command.map(|command| each(&[note(stamps::RESTORING), command, note(stamps::RESTORED)]));
         Ok(Step { action, command })
     }
 
@@ -172,13 +190,12 @@ impl Writer<'_> {
         if self.account.to.is_beside || self.account.choice.stop != Stop::End {
             return Ok(None);
         }
-        let from = format!("{}/pg_wal", self.moved(&self.account.to.path));
+        let from = below(&self.moved(&self.account.to.path), "pg_wal/")?;
         let to = below(&self.account.to.path, "pg_wal/")?;
         Ok(Some(step(
-            "Add the WAL that was not archived yet, so that recovery goes on to the last commit.",
+            "Add the WAL and the history files that were not archived yet, so that recovery goes on to the last commit.",
             format!(
-                "for file in {}????????????????????????; do\n  [ ! -f \"$file\" ] || [ -e {to}\"${{file##*/}}\" ] || cp -a -- \"$file\" {to}\ndone",
-                below(&from, "")?
+                "for file in {from}???????????????????????? {from}????????.history; do\n  [ ! -f \"$file\" ] || [ -e {to}\"${{file##*/}}\" ] || cp -a -- \"$file\" {to}\ndone"
             ),
         )))
     }
@@ -199,7 +216,9 @@ impl Writer<'_> {
             .iter()
             .map(|name| below(path, name))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut commands = vec![format!("rm -f -- {}", left_over.join(" "))];
+        let mut commands = stop_unless_apart(account, self.site)?;
+        let may_share = !commands.is_empty();
+        commands.push(format!("rm -f -- {}", left_over.join(" ")));
         commands.push(format!("touch -- {}", below(path, "recovery.signal")?));
         let mut command = each(&commands);
         if !lines.is_empty() {
@@ -213,6 +232,13 @@ impl Writer<'_> {
             action.push_str(
                 " Nothing says how WAL is fetched from an archive: recovery goes on with what the backup holds. Where there is an \
                  archive, put the restore_command for it into these settings.",
+            );
+        }
+        if may_share {
+            action.push_str(
+                " The running server has tablespaces, and it is not known whether this backup holds a copy of each. One that was \
+                 made after the backup would be replayed into the running server's own directory, so this stops unless pg_tblspc \
+                 leads to copies of all of them: take a new backup then, or restore on another host.",
             );
         }
         action.push_str(match (account.action, &account.choice.stop) {
@@ -260,7 +286,8 @@ impl Writer<'_> {
         Ok(step(
             "Start the server. It takes connections once it has replayed enough to be consistent.",
             format!(
-                "{} start -D {directory} -w -t 86400 -l {log}{options} || {{ tail -n 20 -- {log} >&2; false; }}",
+                "{}\n{} start -D {directory} -w -t 86400 -l {log}{options} || {{ tail -n 20 -- {log} >&2; false; }}",
+                note(stamps::REPLAYING),
                 self.program("pg_ctl")?
             ),
         ))
@@ -293,17 +320,19 @@ impl Writer<'_> {
         ))
     }
 
-    fn wait(&self) -> Result<Step, Refusal> {
+    fn wait(&self, stamp: &str) -> Result<Step, Refusal> {
+        let until = self.until("SELECT pg_catalog.pg_is_in_recovery()", "f")?;
         Ok(step(
             "Wait for the end of recovery.",
-            self.until("SELECT pg_catalog.pg_is_in_recovery()", "f")?,
+            format!("{until}\n{}", note(stamp)),
         ))
     }
 
     fn wait_for_pause(&self) -> Result<Step, Refusal> {
+        let until = self.until("SELECT pg_catalog.pg_get_wal_replay_pause_state()", "paused")?;
         Ok(step(
             "Wait until the target is reached.",
-            self.until("SELECT pg_catalog.pg_get_wal_replay_pause_state()", "paused")?,
+            format!("{until}\n{}", note(stamps::REPLAYED)),
         ))
     }
 
@@ -311,7 +340,8 @@ impl Writer<'_> {
         Ok(step(
             "Look at the data. Where it is as wanted, let the server go on; it then takes writes.",
             format!(
-                "{} -c {}",
+                "{}\n{} -c {}",
+                note(stamps::RESUMED),
                 self.psql("")?,
                 word("SELECT pg_catalog.pg_wal_replay_resume()")?
             ),
@@ -351,6 +381,9 @@ impl Writer<'_> {
             });
         }
         let (account, choice, schema) = (self.account, &self.account.choice, &self.site.schema);
+        if schema.chars().any(char::is_control) {
+            return Err(Refusal::ControlInSchema { schema: schema.clone() });
+        }
         let (kind, target) = match &choice.stop {
             Stop::End => ("latest", String::new()),
             Stop::Time(time) => ("point_in_time", format!(", target_time => {}", literal(&moment(*time)))),
@@ -366,7 +399,8 @@ impl Writer<'_> {
         let completed = format!(
             "SELECT c.* FROM {begun}, LATERAL {schema}.record_recovery_complete(s.recovery_id, \
              recovered_to_time => nullif(:'time', '')::pg_catalog.timestamptz, \
-             recovered_to_lsn => nullif(:'lsn', '')::pg_catalog.pg_lsn) AS c;"
+             recovered_to_lsn => nullif(:'lsn', '')::pg_catalog.pg_lsn, {}) AS c;",
+            stamps::arguments()
         );
         let socket = self.site.socket.clone().unwrap_or_else(|| "localhost".to_owned());
         let keeper = self.psql_at(&socket, self.site.port, " -v ON_ERROR_STOP=1")?;
@@ -378,9 +412,10 @@ impl Writer<'_> {
         Ok(step(
             action,
             format!(
-                "IFS='|' read -r BACKSTOP_TIME BACKSTOP_LSN <<< \"$({} -c {})\" &&\n{keeper} -v started=\"$BACKSTOP_STARTED\" -v time=\"$BACKSTOP_TIME\" -v lsn=\"$BACKSTOP_LSN\" <<'END_OF_SQL'\n{completed}\nEND_OF_SQL",
+                "IFS='|' read -r BACKSTOP_TIME BACKSTOP_LSN <<< \"$({} -c {})\" &&\n{keeper}{} -v time=\"$BACKSTOP_TIME\" -v lsn=\"$BACKSTOP_LSN\" <<'END_OF_SQL'\n{completed}\nEND_OF_SQL",
                 self.psql(" -At")?,
-                word(reached)?
+                word(reached)?,
+                stamps::options()
             ),
         ))
     }

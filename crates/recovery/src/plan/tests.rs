@@ -1,5 +1,7 @@
 //! Choices among made-up windows: one of segments 1 to 9, a gap, one of segments 20 to 29, all on timeline 1.
 
+mod apart;
+mod branch;
 mod steps;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -264,25 +266,74 @@ fn without_any_window_there_is_no_plan() {
 }
 
 #[test]
-fn a_clock_set_back_is_noticed_where_replay_would_meet_it() {
-    let choice = chosen(Target::Time(minutes(20))).unwrap();
-    let times = |number: f64, first: i64, last: i64| CommitTimes {
+fn of_several_windows_without_a_present_the_newest_is_recovered() {
+    let mut windows = windows();
+    windows[1].is_current = false;
+    let of = |windows: &[Stretch]| choose(windows, &wanted(Target::Latest), &Evidence::default(), now()).unwrap();
+    assert_eq!(of(&windows).backup, 4);
+    // One that reaches the present is taken all the same.
+    windows[0].is_current = true;
+    assert_eq!(of(&windows).backup, 2);
+}
+
+fn commits(number: f64, first: i64, last: i64, latest: i64) -> CommitTimes {
+    CommitTimes {
         start: at(number),
         first: minutes(first),
         last: minutes(last),
-    };
-    let check = |ahead, behind| check_clock(&choice, Some(ahead), Some(behind), &mut |start| Some(start.plus(8)));
+        latest: minutes(latest),
+    }
+}
+
+/// What reading a segment tells.
+fn found(is_behind_later: bool) -> impl Fn(Lsn) -> Option<CommitsUpTo> {
+    move |start| {
+        Some(CommitsUpTo {
+            last: start.plus(8),
+            is_behind_later,
+        })
+    }
+}
+
+/// Checks a target 20 minutes ago, where reading a segment finds this.
+fn checked(ahead: CommitTimes, behind: CommitTimes, read: impl Fn(Lsn) -> Option<CommitsUpTo>) -> Result<(), Refusal> {
+    let choice = chosen(Target::Time(minutes(20))).unwrap();
+    check_clock(&choice, Some(ahead), Some(behind), &mut |start| read(start))
+}
+
+#[test]
+fn a_clock_set_back_is_noticed_where_replay_would_meet_it() {
     // In order: the last commit up to the target lies before the first later one, or in the same segment.
-    assert_eq!(check(times(27.0, 19, 18), times(26.0, 22, 21)), Ok(()));
-    assert_eq!(check(times(27.0, 21, 18), times(27.0, 21, 18)), Ok(()));
+    let (before, later) = (commits(26.0, 22, 21, 21), commits(27.0, 19, 18, 18));
+    assert_eq!(checked(later, before, found(false)), Ok(()));
+    let both = commits(27.0, 21, 18, 18);
+    assert_eq!(checked(both, both, found(false)), Ok(()));
+    let choice = chosen(Target::Time(minutes(20))).unwrap();
     assert_eq!(check_clock(&choice, None, None, &mut |_| None), Ok(()));
-    let refusal = check(times(26.0, 19, 5), times(28.0, 25, 15)).unwrap_err();
+    let refusal = checked(commits(26.0, 19, 5, 5), commits(28.0, 25, 15, 15), found(false)).unwrap_err();
     assert!(
         refusal.hint().contains(&at(28.0).plus(8).to_string()),
         "{}",
         refusal.hint()
     );
-    assert!(check(times(27.0, 15, 21), times(27.0, 15, 21)).is_err());
+    let back = commits(27.0, 15, 21, 15);
+    assert!(checked(back, back, found(true)).is_err());
+}
+
+#[test]
+fn a_clock_that_was_ahead_in_the_middle_of_a_segment_is_noticed_and_a_late_abort_at_its_end_is_none() {
+    let segment = commits(27.0, 25, 21, 5);
+    let refusal = checked(segment, segment, found(true)).unwrap_err();
+    assert!(
+        matches!(refusal, Refusal::ClockWentBack { ahead_at, .. } if ahead_at == minutes(5)),
+        "{refusal}"
+    );
+    assert_eq!(checked(segment, segment, found(false)), Ok(()));
+    // Nobody may look.
+    assert!(checked(segment, segment, |_| None).is_err());
+    // In a segment before that of the last commit it is no question.
+    let aborts = commits(26.0, 5, 5, 5);
+    assert!(checked(aborts, segment, found(false)).is_err());
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub enum Tool {
         stanza: Option<String>,
         /// The backup set; none where it is not known, and pgBackRest chooses.
         set: Option<String>,
+        /// The segment that the backup begins in, by which `pgbackrest info` tells it from others.
+        start_wal_file: Option<String>,
     },
     /// Barman.
     Barman {
@@ -62,6 +64,7 @@ impl Tool {
                 set: Some(label)
                     .filter(|label| is_set_of_pgbackrest(label))
                     .map(str::to_owned),
+                start_wal_file: start_wal_file.map(str::to_owned),
             }),
             _ if method == "barman" || named.is_some() => {
                 let (server, backup) = named.unzip();
@@ -104,7 +107,11 @@ impl Tool {
     ) -> Result<(String, Option<String>), Refusal> {
         let directory = word(&to.path)?;
         match self {
-            Self::PgBackRest { stanza, set } => {
+            Self::PgBackRest {
+                stanza,
+                set,
+                start_wal_file,
+            } => {
                 let Some(stanza) = stanza else {
                     return Ok((
                         "Restore the backup with pgbackrest restore and the stanza of this cluster, which is not known here."
@@ -112,9 +119,14 @@ impl Tool {
                         None,
                     ));
                 };
-                let mut parts = vec!["pgbackrest".to_owned(), format!("--stanza={}", word(stanza)?)];
-                if let Some(set) = set {
-                    parts.push(format!("--set={}", word(set)?));
+                let stanza = word(stanza)?;
+                // By itself it takes the newest set, or for a time the newest one before that.
+                let chooses = matches!(choice.stop, Stop::End | Stop::Time(_));
+                let mut parts = vec!["pgbackrest".to_owned(), format!("--stanza={stanza}")];
+                match set {
+                    Some(set) => parts.push(format!("--set={}", word(set)?)),
+                    None if chooses => {}
+                    None => parts.push("--set=SET".to_owned()),
                 }
                 parts.push(format!("--pg1-path={directory}"));
                 if to.is_beside {
@@ -141,6 +153,22 @@ impl Tool {
                 }
                 parts.push(format!("--target-timeline={}", choice.timeline));
                 parts.push("restore".to_owned());
+                if set.is_none() && !chooses {
+                    let segment = start_wal_file.as_deref().map_or_else(
+                        || format!("holds LSN {}", choice.start),
+                        |segment| format!("is {segment}"),
+                    );
+                    return Ok((
+                        format!(
+                            "Restore the backup with pgBackRest, which also writes restore_command and the target. What it calls \
+                             this backup is not on record, and without a name it would take the newest, which may lie behind the \
+                             target: choose the set whose first WAL segment {segment} from pgbackrest --stanza={stanza} info, \
+                             put its name in the place of SET, and run: {}",
+                            parts.join(" ")
+                        ),
+                        None,
+                    ));
+                }
                 Ok((
                     "Restore the backup with pgBackRest, which also writes restore_command and the target.".to_owned(),
                     Some(parts.join(" ")),
@@ -235,7 +263,8 @@ mod tests {
             ),
             Some(Tool::PgBackRest {
                 stanza: Some("main".to_owned()),
-                set: None
+                set: None,
+                start_wal_file: None
             })
         );
         assert_eq!(
@@ -248,7 +277,8 @@ mod tests {
             ),
             Some(Tool::PgBackRest {
                 stanza: Some("main".to_owned()),
-                set: Some("20261121-153817F_20261122-010000D".to_owned())
+                set: Some("20261121-153817F_20261122-010000D".to_owned()),
+                start_wal_file: None
             })
         );
         assert_eq!(

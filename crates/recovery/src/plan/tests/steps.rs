@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn site(major: u32) -> Site {
+pub(super) fn site(major: u32) -> Site {
     Site {
         major,
         is_standby: false,
@@ -17,21 +17,28 @@ fn site(major: u32) -> Site {
     }
 }
 
-fn account(target: Target, data_directory: Option<&str>, copied: Copied) -> Account {
+pub(super) fn without_tablespaces() -> Site {
+    Site {
+        tablespaces: Vec::new(),
+        ..site(17)
+    }
+}
+
+pub(super) fn account(target: Target, data_directory: Option<&str>, copied: Copied) -> Account {
     Account {
         choice: chosen(target).unwrap(),
         chain: vec![Link { backup: 4, copied }],
         tool: None,
         backup_at: Some(minutes(30)),
         now: now(),
-        to: Destination::choose(data_directory, "/srv/data", &[]).unwrap(),
+        to: Destination::choose(data_directory, "/srv/data", &[], &[]).unwrap(),
         restore_command: Some("cp '/my archive/'%f \"%p\"".to_owned()),
         action: Action::Promote,
         predicted: None,
     }
 }
 
-fn plain() -> Copied {
+pub(super) fn plain() -> Copied {
     Copied::Plain {
         path: "/my backup".to_owned(),
         tablespaces: vec![Tablespace {
@@ -43,7 +50,7 @@ fn plain() -> Copied {
 }
 
 /// All commands, as a shell gets them.
-fn script(account: &Account, site: &Site) -> String {
+pub(super) fn script(account: &Account, site: &Site) -> String {
     let steps = steps(account, site).unwrap();
     let commands: Vec<String> = steps.into_iter().filter_map(|step| step.command).collect();
     commands.join("\n")
@@ -204,6 +211,7 @@ fn a_tool_restores_its_own_backups_with_the_same_target() {
     account.tool = Some(Tool::PgBackRest {
         stanza: Some("main".to_owned()),
         set: None,
+        start_wal_file: None,
     });
     let script = script(&account, &site(15));
     assert!(
@@ -214,6 +222,82 @@ fn a_tool_restores_its_own_backups_with_the_same_target() {
         "{script}"
     );
     assert!(!script.contains("restore_command"), "{script}");
+}
+
+pub(super) fn at_pgbackrest(set: Option<&str>) -> Option<Tool> {
+    Some(Tool::PgBackRest {
+        stanza: Some("main".to_owned()),
+        set: set.map(str::to_owned),
+        start_wal_file: Some("000000010000000000000018".to_owned()),
+    })
+}
+
+#[test]
+fn pgbackrest_gets_no_command_that_would_take_another_set_than_the_one_that_is_meant() {
+    let mut account = account(Target::Lsn(at(25.0)), Some("/srv/copy"), Copied::Nowhere);
+    account.tool = at_pgbackrest(None);
+    let all = steps(&account, &site(15)).unwrap();
+    let step = all.iter().find(|step| step.action.contains("pgBackRest")).unwrap();
+    assert_eq!(step.command, None);
+    for part in [
+        "whose first WAL segment is 000000010000000000000018 from pgbackrest --stanza=main info",
+        "--set=SET",
+        "--target=0/19000000",
+    ] {
+        assert!(step.action.contains(part), "no {part:?} in {}", step.action);
+    }
+    account.tool = at_pgbackrest(Some("20261121-153817F"));
+    assert!(script(&account, &site(15)).contains("--set=20261121-153817F "));
+}
+
+#[test]
+fn what_is_recorded_tells_how_long_restore_and_replay_took() {
+    let mut account = account(Target::Time(minutes(20)), Some("/srv/copy"), plain());
+    for action in [Action::Promote, Action::Pause] {
+        account.action = action;
+        let script = script(&account, &site(15));
+        let place = |text: &str| script.find(text).unwrap_or_else(|| panic!("no {text} in\n{script}"));
+        let mut order = vec![
+            "BACKSTOP_STARTED=$(date",
+            "BACKSTOP_RESTORING=$(date",
+            "cp -a",
+            "BACKSTOP_RESTORED=$(date",
+            "BACKSTOP_REPLAYING=$(date",
+            "pg_ctl start",
+            "BACKSTOP_REPLAYED=$(date",
+        ];
+        if action == Action::Pause {
+            order.extend(["BACKSTOP_RESUMED=$(date", "BACKSTOP_OPENED=$(date"]);
+        }
+        order.push("record_recovery_complete(");
+        let places: Vec<usize> = order.iter().map(|text| place(text)).collect();
+        assert!(places.is_sorted(), "{places:?} in\n{script}");
+        for argument in ["restore_seconds => ", "replay_seconds => ", "startup_seconds => "] {
+            assert!(script.contains(argument), "no {argument} in\n{script}");
+        }
+    }
+}
+
+#[test]
+fn no_name_ends_the_sql_that_it_stands_in() {
+    let mut account = account(Target::Latest, Some("/srv/copy"), plain());
+    account.choice.stop = Stop::Name("x\nEND_OF_SQL\ntouch /tmp/owned\n".to_owned());
+    let script = script(&account, &site(15));
+    assert_eq!(
+        script.lines().filter(|line| *line == "END_OF_SQL").count(),
+        1,
+        "{script}"
+    );
+    assert!(
+        script.contains(r"target_name => E'x\x0aEND_OF_SQL\x0atouch /tmp/owned\x0a'"),
+        "{script}"
+    );
+    let schema = Site {
+        schema: "\"x\nEND_OF_SQL\n\"".to_owned(),
+        ..site(15)
+    };
+    let refusal = steps(&account, &schema).unwrap_err();
+    assert!(matches!(refusal, Refusal::ControlInSchema { .. }), "{refusal}");
 }
 
 mod properties {
@@ -228,11 +312,11 @@ mod properties {
             let path = format!("/b/{name}");
             let copied = Copied::Plain { path: path.clone(), tablespaces: Vec::new(), wal: None };
             let account = account(Target::Latest, Some("/srv/copy"), copied);
-            let steps = steps(&account, &site(15)).unwrap();
+            let steps = steps(&account, &without_tablespaces()).unwrap();
             let copies = steps
                 .iter()
                 .filter_map(|step| step.command.as_deref())
-                .find(|command| command.starts_with("cp -a"))
+                .find_map(|command| command.find("cp -a").and_then(|at| command.get(at..)))
                 .unwrap();
             let words = shlex::split(copies).unwrap();
             prop_assert_eq!(words[3].as_str(), format!("{}/.", path.trim_end_matches('/')));
