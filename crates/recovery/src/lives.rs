@@ -37,6 +37,13 @@ impl ControlState {
             _ => Self::Starting,
         }
     }
+
+    /// Whether the time in pg_control is a sign of life of a server that was open. In recovery it is that of a start, which may
+    /// have failed, and of one after it.
+    #[must_use]
+    pub const fn dates_life(self) -> bool {
+        !matches!(self, Self::InCrashRecovery | Self::InArchiveRecovery)
+    }
 }
 
 /// The files that tell a starting server what to do.
@@ -226,6 +233,15 @@ mod tests {
             ..recovery
         };
         assert_eq!(Beginning::of(ControlState::ShutDown, standby), Beginning::Standby);
+    }
+
+    #[test]
+    fn a_start_that_failed_is_no_sign_of_life() {
+        let dates_life = |number| ControlState::from_number(number).dates_life();
+        assert_eq!(
+            [1, 2, 3, 4, 5, 6].map(dates_life),
+            [true, true, true, false, false, true]
+        );
     }
 
     #[test]
