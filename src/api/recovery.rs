@@ -6,8 +6,9 @@ use pgrx::prelude::*;
 
 use super::argument;
 use super::call;
-use crate::catalog::{PgLsn, Scope, Text, backup, ledger, recovery};
+use crate::catalog::{PgLsn, Scope, Text, archive, backup, ledger, recovery};
 use crate::error::{Error, Result};
+use crate::life;
 use crate::prediction;
 use crate::server::Server;
 
@@ -72,10 +73,32 @@ fn start(mut recovery: recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZ
         });
     }
     let _scope = Scope::enter()?;
+    let server = Server::observe()?;
     // On the worst day a recovery is recorded all the same where nothing can be predicted.
-    recovery.predicted_seconds = prediction::predict(&Server::observe()?, &recovery).unwrap_or(None);
+    let predicted = |recovery: &recovery::Started<'_>| prediction::predict(&server, recovery).unwrap_or(None);
     ledger::lock_chain()?;
+    if let Some(id) = detected(&server, &recovery)? {
+        let begun = recovery::take_over(id, &recovery)?;
+        // Only now: what this recovery itself took must not be among the measurements.
+        if let Some(seconds) = predicted(&recovery) {
+            recovery::expect(id, seconds)?;
+        }
+        return Ok(begun);
+    }
+    recovery.predicted_seconds = predicted(&recovery);
     recovery::start(&recovery)
+}
+
+/// The recovery that this one is, where the worker was faster than the caller. A rehearsal goes on elsewhere, and what begins now
+/// was not found before.
+fn detected(server: &Server, recovery: &recovery::Started<'_>) -> Result<Option<i64>> {
+    let life = life::read().and_then(|life| archive::time(life.began_at));
+    match (life, recovery.started_at) {
+        (Some(life), Some(started_at)) if !recovery.is_drill => {
+            recovery::detected(server.system_identifier(), life, recovery.recovery_type, started_at)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// A recovery ends at one target at most, and its type says of which kind (recovery_target_* in postgresql.conf).
