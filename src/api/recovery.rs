@@ -28,6 +28,10 @@ const SEE_HISTORY: &str =
 const SEE_BACKUPS: &str = "SELECT id, label, status FROM backup_history ORDER BY id DESC shows those that exist.";
 
 /// Records that a recovery begins, and returns its id and when it began. The target must be of the kind that the type names.
+///
+/// Where the worker has found that recovery already, its row becomes this one. It is the one that the server's present life began
+/// with, if it is of this type and no rehearsal, and `started_at` lies between the beginning of the life before and when the server
+/// accepted writes.
 #[pg_extern]
 #[allow(clippy::too_many_arguments)]
 fn record_recovery_start(
