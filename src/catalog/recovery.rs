@@ -223,7 +223,7 @@ pub struct Ended<'a> {
     pub startup_seconds: Option<AnyNumeric>,
 }
 
-// Of a recovery that was found before it was recorded, what the caller does not say stays as it was found.
+// Of a recovery that was found before it was recorded, what the caller does not say stays as it was found, with its evidence.
 // pg_last_xact_replay_timestamp() is NULL on a server that was not recovered from an archive or as a standby since its start.
 // Where the recovery was this server's own, the worker knows how far it came.
 static END: Statement = Statement::new(

@@ -38,11 +38,11 @@ impl ControlState {
         }
     }
 
-    /// Whether the time in pg_control is a sign of life of a server that was open. In recovery it is that of a start, which may
-    /// have failed, and of one after it.
+    /// Whether the time in pg_control is sure to be a sign of life of a server that was open. In recovery it is that of a start,
+    /// which may have failed; and the checkpoint at its end counts as one of a shutdown (CreateCheckPoint() in xlog.c).
     #[must_use]
     pub const fn dates_life(self) -> bool {
-        !matches!(self, Self::InCrashRecovery | Self::InArchiveRecovery)
+        matches!(self, Self::InProduction)
     }
 }
 
@@ -238,10 +238,7 @@ mod tests {
     #[test]
     fn a_start_that_failed_is_no_sign_of_life() {
         let dates_life = |number| ControlState::from_number(number).dates_life();
-        assert_eq!(
-            [1, 2, 3, 4, 5, 6].map(dates_life),
-            [true, true, true, false, false, true]
-        );
+        assert_eq!([3, 4, 5, 6].map(dates_life), [false, false, false, true]);
     }
 
     #[test]
