@@ -6,6 +6,7 @@
 
 use crate::heartbeat::Heartbeat;
 use crate::server;
+use crate::shmem;
 use pgrx::prelude::*;
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init};
 use recovery::lives::{Beginning, ControlState, Signals};
@@ -29,8 +30,12 @@ pub struct Life {
     pub beginning: Beginning,
     /// When the postmaster began it: the key of this life.
     pub began_at: i64,
-    /// When pg_control had last been written before.
+    /// When pg_control had last been written before, by a server that was open.
     pub control_written_at: i64,
+    /// The server's own `TimeZone` and `DateStyle`, by which it reads `recovery_target_time`. Sessions may have others.
+    pub time_zone: heapless::String<128>,
+    /// See [`Self::time_zone`].
+    pub date_style: heapless::String<32>,
     /// Where replay begins, where the server is to recover without a backup.
     pub redo: u64,
     /// Whether `backup_label.old` is of this recovery.
@@ -118,27 +123,33 @@ impl Life {
             recovery: exists("recovery.signal"),
             backup_label: exists("backup_label"),
         };
-        let began_at = now();
+        let setting = |name| server::setting(name).unwrap_or_default();
+        let nothing = Self {
+            began_at: now(),
+            time_zone: shmem::cut(&setting(c"TimeZone")),
+            date_style: shmem::cut(&setting(c"DateStyle")),
+            ..Self::default()
+        };
         let Some(control) = control_file() else {
-            return Self {
-                began_at,
-                ..Self::default()
-            };
+            return nothing;
         };
         let state = ControlState::from_number(control.state);
         let beginning = Beginning::of(state, signals);
         let is_resumed = state == ControlState::InArchiveRecovery && beginning == Beginning::Archive;
         Self {
             beginning,
-            began_at,
-            control_written_at: PgTimestamp::from_unix_micros(control.time.saturating_mul(1_000_000)).0,
+            control_written_at: if state.dates_life() {
+                PgTimestamp::from_unix_micros(control.time.saturating_mul(1_000_000)).0
+            } else {
+                0
+            },
             redo: if signals.backup_label {
                 0
             } else {
                 control.checkPointCopy.redo
             },
             has_backup_label: signals.backup_label || is_resumed,
-            ..Self::default()
+            ..nothing
         }
     }
 

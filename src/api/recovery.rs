@@ -6,8 +6,9 @@ use pgrx::prelude::*;
 
 use super::argument;
 use super::call;
-use crate::catalog::{PgLsn, Scope, Text, backup, ledger, recovery};
+use crate::catalog::{PgLsn, Scope, Text, archive, backup, ledger, recovery};
 use crate::error::{Error, Result};
+use crate::life;
 use crate::prediction;
 use crate::server::Server;
 
@@ -27,6 +28,10 @@ const SEE_HISTORY: &str =
 const SEE_BACKUPS: &str = "SELECT id, label, status FROM backup_history ORDER BY id DESC shows those that exist.";
 
 /// Records that a recovery begins, and returns its id and when it began. The target must be of the kind that the type names.
+///
+/// Where the worker has found that recovery already, its row becomes this one. It is the one that the server's present life began
+/// with, if it is of this type and no rehearsal, and `started_at` lies between the beginning of the life before and when the server
+/// accepted writes.
 #[pg_extern]
 #[allow(clippy::too_many_arguments)]
 fn record_recovery_start(
@@ -72,10 +77,32 @@ fn start(mut recovery: recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZ
         });
     }
     let _scope = Scope::enter()?;
+    let server = Server::observe()?;
     // On the worst day a recovery is recorded all the same where nothing can be predicted.
-    recovery.predicted_seconds = prediction::predict(&Server::observe()?, &recovery).unwrap_or(None);
+    let predicted = |recovery: &recovery::Started<'_>| prediction::predict(&server, recovery).unwrap_or(None);
     ledger::lock_chain()?;
+    if let Some(id) = detected(&server, &recovery)? {
+        let begun = recovery::take_over(id, &recovery)?;
+        // Only now: what this recovery itself took must not be among the measurements.
+        if let Some(seconds) = predicted(&recovery) {
+            recovery::expect(id, seconds)?;
+        }
+        return Ok(begun);
+    }
+    recovery.predicted_seconds = predicted(&recovery);
     recovery::start(&recovery)
+}
+
+/// The recovery that this one is, where the worker was faster than the caller. A rehearsal goes on elsewhere, and what begins now
+/// was not found before.
+fn detected(server: &Server, recovery: &recovery::Started<'_>) -> Result<Option<i64>> {
+    let life = life::read().and_then(|life| archive::time(life.began_at));
+    match (life, recovery.started_at) {
+        (Some(life), Some(started_at)) if !recovery.is_drill => {
+            recovery::detected(server.system_identifier(), life, recovery.recovery_type, started_at)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// A recovery ends at one target at most, and its type says of which kind (recovery_target_* in postgresql.conf).

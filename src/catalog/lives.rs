@@ -1,11 +1,11 @@
 //! Statements about the lives of the server, and about what it knows of its own recovery.
 
 use super::facts::moment;
-use super::{Image, PgLsn, Statement, Text};
+use super::{Image, PgLsn, Scope, Statement, Text};
 use crate::error::{Error, Result};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use pgrx::prelude::*;
-use recovery::detected::Detected;
+use recovery::detected::{Detected, RecoveryType};
 use recovery::lives::Home;
 use recovery::traces::Durability;
 use wal::Lsn;
@@ -50,11 +50,39 @@ pub struct Target {
     pub xid: Option<i64>,
 }
 
+impl Target {
+    /// The part of it that a recovery of this kind ended at. Settings stay, and mean nothing to later recoveries.
+    pub fn of(self, kind: RecoveryType) -> Self {
+        let nothing = Self::default();
+        match kind {
+            RecoveryType::PointInTime => Self {
+                time: self.time,
+                ..nothing
+            },
+            RecoveryType::Lsn => Self {
+                lsn: self.lsn,
+                ..nothing
+            },
+            RecoveryType::Name => Self {
+                name: self.name,
+                ..nothing
+            },
+            RecoveryType::Xid => Self {
+                xid: self.xid,
+                ..nothing
+            },
+            RecoveryType::Immediate | RecoveryType::Latest | RecoveryType::Crash | RecoveryType::Failover => nothing,
+        }
+    }
+}
+
 /// What the server itself says of its recovery.
 pub struct SelfKnowledge {
     /// Whether commits are sure to be on disk.
     pub durability: Durability,
-    /// The target that was set at its start.
+    /// `checkpoint_timeout`
+    pub checkpoint_timeout: TimeDelta,
+    /// The target that was set at its start; its time is for [`target_time`] to read.
     pub target: Target,
     /// The last commit that was replayed, from an archive or as a standby.
     pub last_replayed_at: Option<DateTime<Utc>>,
@@ -68,11 +96,11 @@ pub fn self_knowledge() -> Result<SelfKnowledge> {
     static KNOWN: Statement = Statement::new(
         "SELECT current_setting('fsync')::boolean, current_setting('full_page_writes')::boolean,
                 (SELECT reset_val <> 'off' FROM pg_settings WHERE name = 'synchronous_commit'),
-                nullif(current_setting('recovery_target_time'), '')::timestamptz,
                 nullif(current_setting('recovery_target_lsn'), '')::pg_lsn,
                 nullif(current_setting('recovery_target_name'), ''),
                 substring(current_setting('recovery_target_xid') FROM '^[1-9][0-9]{0,17}$')::bigint,
-                pg_last_xact_replay_timestamp(), pg_last_wal_receive_lsn()",
+                pg_last_xact_replay_timestamp(), pg_last_wal_receive_lsn(),
+                (SELECT setting::integer FROM pg_settings WHERE name = 'checkpoint_timeout')",
     );
     KNOWN.read(&[], |rows| {
         let row = rows.one("the server's settings")?;
@@ -82,16 +110,34 @@ pub fn self_knowledge() -> Result<SelfKnowledge> {
                 full_page_writes: row.need(2, "full_page_writes")?,
                 synchronous_commit: row.need(3, "synchronous_commit")?,
             },
+            // pg_settings shows it in seconds.
+            checkpoint_timeout: TimeDelta::seconds(row.need::<i32>(9, "checkpoint_timeout")?.into()),
             target: Target {
-                time: row.get(4)?,
-                lsn: row.get(5)?,
-                name: row.get(6)?,
-                xid: row.get(7)?,
+                time: None,
+                lsn: row.get(4)?,
+                name: row.get(5)?,
+                xid: row.get(6)?,
             },
-            last_replayed_at: row.get(8)?.and_then(moment),
-            received: row.get::<PgLsn>(9)?.map_or(0, |lsn| lsn.0),
+            last_replayed_at: row.get(7)?.and_then(moment),
+            received: row.get::<PgLsn>(8)?.map_or(0, |lsn| lsn.0),
         })
     })
+}
+
+/// `recovery_target_time`, read as the server itself read it, under its own `TimeZone` and `DateStyle`: the worker's may be those
+/// of its database or role.
+///
+/// # Errors
+/// Where it means nothing under them.
+pub fn target_time(time_zone: &str, date_style: &str) -> Result<Option<TimestampWithTimeZone>> {
+    static AS_THE_SERVER: Statement =
+        Statement::new("SELECT set_config('TimeZone', $1, true), set_config('DateStyle', $2, true)");
+    static TARGET: Statement =
+        Statement::new("SELECT nullif(current_setting('recovery_target_time'), '')::timestamptz");
+    // They hold until this scope ends, or at the latest until the transaction does.
+    let _scope = Scope::enter()?;
+    AS_THE_SERVER.read(&[time_zone.into(), date_style.into()], |_| Ok(()))?;
+    TARGET.read(&[], |rows| rows.one("recovery_target_time")?.get(1))
 }
 
 /// Whether a life is on record: the one that began then and is on this timeline.

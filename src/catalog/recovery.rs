@@ -1,7 +1,7 @@
 //! Statements about recoveries and rehearsals of them.
 
 use pgrx::AnyNumeric;
-use pgrx::datum::TimestampWithTimeZone;
+use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 
 use super::statement::Rows;
 use super::{PgLsn, Statement, Text, backup};
@@ -42,25 +42,87 @@ static START: Statement = Statement::new(
 
 /// Records a running recovery and returns its id and when it began.
 pub fn start(recovery: &Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
-    let args = [
-        recovery.recovery_type.into(),
-        recovery.is_drill.into(),
-        recovery.backup.into(),
-        recovery.target_time.into(),
-        recovery.target_lsn.into(),
-        recovery.target_name.into(),
-        recovery.target_xid.into(),
-        recovery.target_timeline.into(),
-        recovery.started_at.into(),
-        recovery.predicted_seconds.into(),
-    ];
-    START.write(&args, |rows| {
-        let row = rows.one("the recovery's id")?;
-        Ok((
-            row.need(1, "the recovery's id")?,
-            row.need(2, "when the recovery began")?,
-        ))
-    })
+    START.write(&recovery.arguments(), begun)
+}
+
+// It began before the server accepted writes, and the life before had begun by then: so it is the one that this life began with.
+static DETECTED: Statement = Statement::new(
+    "SELECT found.id
+       FROM (SELECT * FROM @extschema@.server_lives WHERE system_identifier = $1 ORDER BY id DESC LIMIT 1) AS life
+       JOIN @extschema@.recovery_history AS found ON found.id = life.recovery_id
+       LEFT JOIN @extschema@.server_lives AS before ON before.id = life.predecessor_id
+      WHERE life.started_at = $2
+        AND found.recovery_type = $3 AND found.origin = 'detected' AND found.status = 'completed' AND NOT found.is_drill
+        AND $4 <= life.writes_at AND (before.id IS NULL OR before.writes_at <= $4)",
+);
+
+/// The recovery that the worker found this life of the server to have begun with, where it is of this kind and can have begun
+/// then. `life`: when this life began.
+pub fn detected(
+    system_identifier: i64,
+    life: TimestampWithTimeZone,
+    kind: &str,
+    started_at: TimestampWithTimeZone,
+) -> Result<Option<i64>> {
+    DETECTED.read_latest(
+        &[system_identifier.into(), life.into(), kind.into(), started_at.into()],
+        |rows| rows.first().map(|row| row.need(1, "the recovery's id")).transpose(),
+    )
+}
+
+// What was measured from the server's own start on, or up to when it accepted writes, holds no more: the recovery began before
+// and goes on until it is completed. All else that was found stays until the caller says otherwise.
+static TAKE_OVER: Statement = Statement::new(
+    "UPDATE @extschema@.recovery_history
+     SET origin = 'recorded', status = 'running',
+         backup_id = coalesce($3, backup_id), target_time = coalesce($4, target_time), target_lsn = coalesce($5, target_lsn),
+         target_name = coalesce($6, target_name), target_xid = coalesce($7, target_xid),
+         target_timeline = coalesce($8, target_timeline), start_time = coalesce($9, start_time),
+         end_time = NULL, duration_seconds = NULL, rto_seconds = NULL, predicted_rto_seconds = NULL,
+         checks = nullif(checks - ARRAY['start_time', 'end_time', 'rto_seconds',
+                                        CASE WHEN $4 IS NOT NULL THEN 'target_time' END], '{}')
+     WHERE id = $11
+     RETURNING id, start_time",
+);
+
+/// Makes a detected recovery the one that the caller records, still without what it is expected to take. Otherwise as [`start`].
+pub fn take_over(id: i64, recovery: &Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
+    let mut args = Vec::from(recovery.arguments());
+    args.push(id.into());
+    TAKE_OVER.write_latest(&args, begun)
+}
+
+/// Adds how long a recovery is expected to take, in seconds.
+pub fn expect(id: i64, predicted_seconds: f64) -> Result<()> {
+    static EXPECT: Statement = Statement::new(
+        "UPDATE @extschema@.recovery_history SET predicted_rto_seconds = round($2::numeric, 3) WHERE id = $1",
+    );
+    EXPECT.write_latest(&[id.into(), predicted_seconds.into()], |_| Ok(()))
+}
+
+fn begun(rows: Rows) -> Result<(i64, TimestampWithTimeZone)> {
+    let row = rows.one("the recovery's id")?;
+    Ok((
+        row.need(1, "the recovery's id")?,
+        row.need(2, "when the recovery began")?,
+    ))
+}
+
+impl Started<'_> {
+    fn arguments(&self) -> [DatumWithOid<'_>; 10] {
+        [
+            self.recovery_type.into(),
+            self.is_drill.into(),
+            self.backup.into(),
+            self.target_time.into(),
+            self.target_lsn.into(),
+            self.target_name.into(),
+            self.target_xid.into(),
+            self.target_timeline.into(),
+            self.started_at.into(),
+            self.predicted_seconds.into(),
+        ]
+    }
 }
 
 /// So many recoveries, the newest, say how long the next one will take: hardware and data change.
@@ -161,21 +223,24 @@ pub struct Ended<'a> {
     pub startup_seconds: Option<AnyNumeric>,
 }
 
+// Of a recovery that was found before it was recorded, what the caller does not say stays as it was found, with its evidence.
 // pg_last_xact_replay_timestamp() is NULL on a server that was not recovered from an archive or as a standby since its start.
 // Where the recovery was this server's own, the worker knows how far it came.
 static END: Statement = Statement::new(
     "UPDATE @extschema@.recovery_history AS recovery
      SET status = $2, error = $3, end_time = known.now,
-         recovered_to_time = known.recovered, recovered_to_lsn = known.lsn, failure_time = $7,
-         restore_seconds = $8, replay_seconds = $9, startup_seconds = $11,
-         wal_replayed_bytes = coalesce($10, CASE WHEN known.lsn >= known.backup_start
+         recovered_to_time = known.recovered, recovered_to_lsn = known.lsn, failure_time = coalesce($7, recovery.failure_time),
+         restore_seconds = $8, replay_seconds = known.replay, startup_seconds = known.startup,
+         wal_replayed_bytes = coalesce($10, recovery.wal_replayed_bytes, CASE WHEN known.lsn >= known.backup_start
              THEN (known.lsn - known.backup_start)::bigint END),
          duration_seconds = CASE WHEN known.took >= 0.0 THEN known.took END,
          rto_seconds = CASE WHEN $2 = 'completed' AND known.no_rto IS NULL THEN known.took END,
-         rpo_seconds = CASE WHEN $2 <> 'completed' THEN NULL WHEN known.lost < 0.0 THEN 0 ELSE known.lost END,
-         checks = nullif(coalesce(recovery.checks, '{}') || jsonb_strip_nulls(jsonb_build_object(
+         rpo_seconds = CASE WHEN $2 <> 'completed' THEN NULL WHEN known.lost < 0.0 THEN 0
+                            ELSE coalesce(known.lost, recovery.rpo_seconds) END,
+         checks = nullif(jsonb_strip_nulls(jsonb_build_object(
              'rto_seconds', known.no_rto,
-             'rpo_seconds', CASE WHEN $2 = 'completed' AND known.lost IS NULL THEN known.no_rpo END)), '{}')
+             'rpo_seconds', CASE WHEN $2 = 'completed' AND known.lost IS NULL THEN known.no_rpo END))
+             || (coalesce(recovery.checks, '{}') - known.outdated), '{}')
      FROM (SELECT measured.*,
                   CASE WHEN took < 0.0 THEN
                            'not known: the clock was set back, so the end appears to be before the start'
@@ -186,15 +251,21 @@ static END: Statement = Statement::new(
                   CASE WHEN until IS NULL THEN
                            'not known: there is no target_time, and no failure_time was given'
                        ELSE 'not known: nothing tells which commit was the last to be recovered'
-                  END AS no_rpo
-           FROM (SELECT clock.now, clock.recovered, coalesce($6, life.recovered_to_lsn) AS lsn, backup.start_lsn AS backup_start,
+                  END AS no_rpo,
+                  ARRAY[CASE WHEN $4 IS NOT NULL THEN 'recovered_to_time' END, CASE WHEN $9 IS NOT NULL THEN 'replay_seconds' END,
+                        CASE WHEN lost IS NOT NULL OR $2 <> 'completed' THEN 'rpo_seconds' END] AS outdated
+           FROM (SELECT clock.now, clock.recovered, clock.replay, clock.startup,
+                        coalesce($6, begun.recovered_to_lsn, life.recovered_to_lsn) AS lsn, backup.start_lsn AS backup_start,
                         round(extract(epoch FROM clock.now - begun.start_time), 3) AS took,
-                        coalesce($8, 0.0) + coalesce($9, 0.0) + coalesce($11, 0.0) AS parts,
+                        coalesce($8, 0.0) + coalesce(clock.replay, 0.0) + coalesce(clock.startup, 0.0) AS parts,
                         coalesce(begun.target_time, $7) AS until,
                         round(extract(epoch FROM coalesce(begun.target_time, $7) - clock.recovered), 3) AS lost
                  FROM @extschema@.recovery_history AS begun
-                 CROSS JOIN (SELECT clock_timestamp() AS now,
-                                    coalesce($4, CASE WHEN $5 THEN pg_last_xact_replay_timestamp() END) AS recovered) AS clock
+                 CROSS JOIN LATERAL (SELECT clock_timestamp() AS now,
+                                            coalesce($4, begun.recovered_to_time,
+                                                     CASE WHEN $5 THEN pg_last_xact_replay_timestamp() END) AS recovered,
+                                            coalesce($9, begun.replay_seconds) AS replay,
+                                            coalesce($11, begun.startup_seconds) AS startup) AS clock
                  LEFT JOIN @extschema@.backup_history AS backup ON backup.id = begun.backup_id
                  LEFT JOIN LATERAL (SELECT server.recovered_to_lsn FROM @extschema@.server_lives AS server
                                     WHERE $5 AND server.recovery_id = begun.id

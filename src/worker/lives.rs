@@ -16,13 +16,10 @@ use pgrx::pg_sys;
 use recovery::Rates;
 use recovery::detected::{Detected, RecoveryType};
 use recovery::lives::{Beginning, Home, Trace};
-use recovery::traces::{Branch, Traces};
+use recovery::traces::{Branch, LONGEST_STRETCH, Traces, searches_from};
 use std::fs;
 use std::time::SystemTime;
 use wal::{BackupHistory, BackupLabel, Lsn, PgTimestamp};
-
-/// The last commit is searched for from so many bytes before the end of WAL, and from further back where there is none.
-const FIRST_STRETCH: u64 = 256 << 10;
 
 /// What the worker remembers of this life from tick to tick.
 #[derive(Default)]
@@ -47,7 +44,9 @@ impl LifeDuty {
         let done = if server.standby {
             listen(&life)
         } else {
-            self.record_once(server, &life)
+            // Finding out how it began can take a while, in which it may end.
+            let begun = if self.is_recorded { Ok(()) } else { self.beat(server) };
+            begun.and(self.record_once(server, &life))
         };
         // Whatever went wrong above, the server is alive.
         self.beat(server)?;
@@ -156,7 +155,15 @@ struct Chapter<'a> {
 
 impl<'a> Chapter<'a> {
     fn read(server: &Server, life: &'a Life, home: &'a Home, before: Option<Newest>) -> Result<Self> {
-        let knowledge = in_transaction(lives::self_knowledge)?;
+        let mut knowledge = in_transaction(lives::self_knowledge)?;
+        // Apart, so that a time that cannot be read does not keep the rest from being recorded.
+        let target_unread = match in_transaction(|| lives::target_time(&life.time_zone, &life.date_style)) {
+            Ok(time) => {
+                knowledge.target.time = time;
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
         let trace = life.last_heartbeat.as_ref().map(|last| Trace {
             identity: &last.directory,
             same_boot: same_boot(last),
@@ -174,7 +181,12 @@ impl<'a> Chapter<'a> {
         let found = if life.is_settled {
             None
         } else {
-            traces(server, life, &knowledge, is_copy, label.as_ref())?.and_then(|traces| traces.recovery())
+            traces(server, life, &knowledge, is_copy, label.as_ref())?
+                .map(|traces| Traces {
+                    target_unread,
+                    ..traces
+                })
+                .and_then(|traces| traces.recovery())
         };
         Ok(Self {
             life,
@@ -218,7 +230,7 @@ impl<'a> Chapter<'a> {
                     None => Some(lives::add_recovery(
                         found,
                         backup,
-                        self.knowledge.target,
+                        self.knowledge.target.of(found.kind),
                         predicted(found)?,
                     )?),
                 }
@@ -292,7 +304,7 @@ fn traces(
     let recovered_to = position(life.recovered_to);
     let replayed = match (&branch, redo.or(backup_start), recovered_to) {
         (Some(_), ..) => Ok(knowledge.last_replayed_at),
-        (None, Some(from), Some(to)) => last_commit(server, from, to).map_err(|error| error.to_string()),
+        (None, Some(from), Some(to)) => last_commit(server, from, to),
         _ => Ok(None),
     };
     let (last_commit_at, unread) = match replayed {
@@ -311,6 +323,7 @@ fn traces(
         no_writes_at: moment(life.no_writes_at),
         heartbeat_at: last.and_then(|last| moment(last.at)),
         control_written_at: moment(life.control_written_at),
+        checkpoint_timeout: knowledge.checkpoint_timeout,
         same_boot: last.and_then(same_boot),
         redo,
         recovered_to,
@@ -324,6 +337,7 @@ fn traces(
         primary_shut_down,
         branch,
         target_time: knowledge.target.time.and_then(crate::catalog::facts::moment),
+        target_unread: None,
         paused_at: moment(life.paused_at),
         backup_start,
     }))
@@ -352,26 +366,33 @@ fn branch(server: &Server) -> Result<Option<Branch>> {
 /// The last commit in the server's own WAL from `from` to `to`, the extension's own bookkeeping aside; `None` where there is none.
 ///
 /// # Errors
-/// Where the server's own WAL cannot be read.
-fn last_commit(server: &Server, from: Lsn, to: Lsn) -> Result<Option<DateTime<Utc>>> {
+/// Why it is not known: the server's own WAL cannot be read, or is too much to be searched.
+fn last_commit(server: &Server, from: Lsn, to: Lsn) -> Result<Option<DateTime<Utc>>, String> {
     let mut replayed = server.clone();
     replayed.flush = to;
-    let segment_size = server.format.segment_size.bytes();
-    // The checkpoint after recovery leaves the last segment in pg_wal, and those before it only where something needs them.
-    let mut stretch = FIRST_STRETCH.min(to.less(1).0.checked_rem(segment_size).unwrap_or_default() + 1);
-    loop {
-        let begin = to.less(stretch).max(from);
+    let mut searched_from = to;
+    for begin in searches_from(from, to, server.format.segment_size.bytes()) {
         let mut last = None;
         let mut next = begin;
-        while let Some(commit) = Exposure::after(&replayed, next).measure(&replayed, &mut process::answer_interrupts)? {
+        while let Some(commit) = Exposure::after(&replayed, next)
+            .measure(&replayed, &mut process::answer_interrupts)
+            .map_err(|error| error.to_string())?
+        {
             last = commit.at.or(last);
             next = commit.end;
         }
-        if last.is_some() || begin == from {
+        if last.is_some() {
             return Ok(last.and_then(|at| moment(at.0)));
         }
-        stretch = stretch.saturating_mul(8);
+        searched_from = begin;
     }
+    if searched_from > from {
+        return Err(format!(
+            "nothing was committed in the last {} MB of the WAL that was replayed, and what is before was not searched",
+            LONGEST_STRETCH >> 20
+        ));
+    }
+    Ok(None)
 }
 
 /// A moment in PostgreSQL's microseconds; `None` for 0, which stands for none.

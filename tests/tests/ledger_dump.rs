@@ -1,7 +1,7 @@
 //! A dump and its restore keep the ledger: rows, events, what the next row is numbered, and that the chain goes on.
 
 use anyhow::Result;
-use tests::{Cluster, Settings};
+use tests::{Cluster, Settings, worker};
 
 /// A ledger with something of everything in it: text that wants quoting, JSON null, intervals, rows changed and deleted.
 const HISTORY: &[&str] = &[
@@ -109,5 +109,69 @@ fn a_restored_row_that_is_not_what_its_event_says_is_named() -> Result<()> {
         status.contains("backup_history row 1") && !status.starts_with('|'),
         "{status}"
     );
+    Ok(())
+}
+
+/// In the worker's own database it must not write before what is restored does.
+#[test]
+fn a_ledger_can_be_restored_into_the_database_that_the_worker_serves() -> Result<()> {
+    let settings = || Settings::new().set("pg_backstop.check_interval", "10ms");
+    let source = Cluster::start(settings())?;
+    source.text("CREATE EXTENSION pg_backstop")?;
+    source.text("SELECT record_backup_complete(backup_id, 1000) FROM record_backup_start()")?;
+    source.wait_for("SELECT count(*) FROM server_lives", "1")?;
+    let target = Cluster::start(settings().own_identity())?;
+    let place = |name: &str| target.place(name).display().to_string();
+    let (plain, custom) = (place("plain.sql"), place("custom.dump"));
+    source.client("pg_dump", &["-f", &plain])?;
+    source.client("pg_dump", &["-Fc", "-f", &custom])?;
+    let events = source.text("SELECT count(*) FROM ledger_events")?;
+    for (program, arguments) in [
+        (
+            "psql",
+            [
+                "-X",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "--single-transaction",
+                "-f",
+                &plain,
+            ]
+            .as_slice(),
+        ),
+        (
+            "pg_restore",
+            &["--exit-on-error", "--single-transaction", "-d", "postgres", &custom],
+        ),
+        (
+            "pg_restore",
+            &["--exit-on-error", "--jobs=4", "-d", "postgres", &custom],
+        ),
+    ] {
+        let is_one_transaction = arguments.contains(&"--single-transaction");
+        if !is_one_transaction {
+            target.text("BEGIN; CREATE EXTENSION pg_backstop; SELECT stop_worker(); ROLLBACK")?;
+        }
+        target.client(program, arguments)?;
+        if !is_one_transaction {
+            target.text("SELECT start_worker()")?;
+        }
+        // The worker goes on where the dump ends.
+        target.wait_for(
+            "SELECT id FROM server_lives WHERE system_identifier = (SELECT system_identifier FROM pg_control_system())",
+            "2",
+        )?;
+        worker::ticks(&target, 2)?;
+        assert_eq!(
+            target.text("SELECT e.events >= 2, e.status, w.last_error FROM verify_ledger() e, v_worker_status w")?,
+            "t|intact|"
+        );
+        assert_eq!(
+            target.text(&format!("SELECT count(*) FROM ledger_events WHERE id <= {events}"))?,
+            events
+        );
+        target.text("DROP EXTENSION pg_backstop")?;
+    }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! What is recorded of a recovery by calls is measured from what was really recovered, never from the clock; what contradicts
-//! itself is refused, or is NULL with the reason.
+//! itself is refused, or is NULL with the reason. What the worker found of the same recovery is not a second one.
 
 use anyhow::{Result, ensure};
-use tests::{Cluster, Settings};
+use tests::restored::{commands, run};
+use tests::wait::SOON;
+use tests::{Cluster, Look, Past, Restored, Settings, Shutdown, past, wait_until, worker};
 
 fn cluster() -> Result<Cluster> {
     let cluster = Cluster::start(Settings::new())?;
@@ -144,5 +146,78 @@ fn replayed_wal_is_the_distance_from_the_backup_where_nobody_says_more() -> Resu
     );
     assert_eq!(recorded(&cluster, "'latest'", &to, column)?, "");
     assert_eq!(recorded(&cluster, "'latest', backup_id => 1", "", column)?, "");
+    Ok(())
+}
+
+#[test]
+fn a_detected_recovery_becomes_that_of_whoever_records_it() -> Result<()> {
+    let mut cluster = Cluster::start(Settings::new().set("pg_backstop.check_interval", "100ms"))?;
+    cluster.text("CREATE EXTENSION pg_backstop")?;
+    worker::ticks(&cluster, 2)?;
+    cluster.text("CREATE TABLE last_commit AS SELECT 1 AS one")?;
+    cluster.stop(Shutdown::Kill)?;
+    cluster.start_server()?;
+    cluster.wait_for("SELECT count(*) FROM recovery_history WHERE origin = 'detected'", "1")?;
+    let kept =
+        "SELECT recovered_to_time, recovered_to_lsn, replay_seconds, wal_replayed_bytes, failure_time, rpo_seconds,
+                       checks - ARRAY['start_time', 'end_time'] FROM recovery_history WHERE id = 1";
+    let found = cluster.text(kept)?;
+    // These are others: begun now, before the life that crashed, of another kind, a rehearsal.
+    let crashed = "(SELECT start_time FROM recovery_history WHERE id = 1)";
+    for (arguments, id) in [
+        ("'crash'".to_owned(), "2"),
+        ("'crash', started_at => now() - interval '1 day'".to_owned(), "3"),
+        (format!("'latest', started_at => {crashed}"), "4"),
+        (format!("'crash', started_at => {crashed}, is_drill => true"), "5"),
+        (format!("'crash', started_at => {crashed} + interval '1 ms'"), "1"),
+        (format!("'crash', started_at => {crashed}"), "6"),
+    ] {
+        let sql = format!("SELECT recovery_id FROM record_recovery_start({arguments})");
+        assert_eq!(cluster.text(&sql)?, id, "{arguments}");
+    }
+    assert_eq!(
+        cluster.text(
+            "SELECT origin, status, end_time, rto_seconds, start_time - failure_time FROM recovery_history WHERE id = 1"
+        )?,
+        "recorded|running|||00:00:00.001"
+    );
+    cluster.text("SELECT record_recovery_complete(1)")?;
+    // Nobody said anything else of it.
+    assert_eq!(cluster.text(kept)?, found);
+    assert_eq!(
+        cluster.text(
+            "SELECT status, end_time > start_time, rto_seconds = duration_seconds, checks ? 'start_time', checks ? 'end_time'
+               FROM recovery_history WHERE id = 1"
+        )?,
+        "completed|t|t|f|f"
+    );
+    assert_eq!(cluster.text("SELECT status FROM verify_ledger()")?, "intact");
+    Ok(())
+}
+
+#[test]
+fn a_planned_recovery_in_place_is_one_recovery() -> Result<()> {
+    let settings = past::settings().set("pg_backstop.check_interval", "100ms");
+    let mut past = Past::with(settings, |cluster, path| cluster.base_backup(path))?;
+    let commands = commands(&past.cluster, "")?;
+    past.cluster.stop(Shutdown::Immediate)?;
+    let restored = Restored::of(&past.cluster, past.cluster.data(), past.cluster.socket().to_owned());
+    run(&past.cluster, "in place", &commands)?;
+    wait_until("the life that began with it", SOON, || {
+        let seen = restored.text("SELECT began, recovery_id FROM server_lives ORDER BY id DESC LIMIT 1")?;
+        Ok(if seen == "restore|1" {
+            Look::Done(())
+        } else {
+            Look::NotYet(seen)
+        })
+    })?;
+    assert_eq!(
+        restored.text(
+            "SELECT recovery_type, origin, status, is_drill, backup_id, recovered_to_lsn IS NOT NULL, rto_seconds > 0
+               FROM recovery_history"
+        )?,
+        "latest|recorded|completed|f|1|t|t"
+    );
+    assert_eq!(restored.text("SELECT status FROM verify_ledger()")?, "intact");
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! and a restored copy knows that it is one.
 
 use std::fs;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -111,6 +112,67 @@ fn a_killed_server_records_its_crash_once() -> Result<()> {
     )?;
     assert_eq!(cluster.text("SELECT status FROM verify_ledger()")?, "intact");
     Ok(())
+}
+
+#[test]
+fn a_start_that_failed_is_no_sign_of_life() -> Result<()> {
+    let mut cluster = running()?;
+    cluster.text("CREATE TABLE replayed (n integer)")?;
+    cluster.text("CHECKPOINT")?;
+    cluster.text("INSERT INTO replayed VALUES (1)")?;
+    worker::ticks(&cluster, 1)?;
+    let file = cluster
+        .data()
+        .join(cluster.text("SELECT pg_relation_filepath('replayed')")?);
+    let aside = cluster.place("aside");
+    cluster.stop(Shutdown::Kill)?;
+    // Replay fails at that table, and pg_control has been written by then; it keeps whole seconds.
+    fs::rename(&file, &aside)?;
+    fs::create_dir(&file)?;
+    let second = || {
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map(|since| since.as_secs())
+    };
+    let killed = second()?;
+    wait_until("the next second", SOON, || {
+        Ok(if second()? > killed {
+            Look::Done(())
+        } else {
+            Look::not_yet("the same second")
+        })
+    })?;
+    ensure!(cluster.start_server().is_err(), "replay did not fail");
+    fs::remove_dir(&file)?;
+    fs::rename(&aside, &file)?;
+    cluster.start_server()?;
+    cluster.wait_for(FOUND, "1")?;
+    holds(
+        &cluster,
+        &format!("checks ->> 'start_time' LIKE '%last heartbeat before%' AND start_time < to_timestamp({killed} + 1)"),
+    )
+}
+
+#[test]
+fn the_first_sign_of_life_waits_for_nothing_else() -> Result<()> {
+    let mut cluster = Cluster::start(settings().set("max_prepared_transactions", "1"))?;
+    cluster.text("CREATE EXTENSION pg_backstop")?;
+    cluster.wait_for(ROLE, "primary")?;
+    worker::ticks(&cluster, 1)?;
+    // Outlives the crash, so that the worker cannot look at what was before.
+    cluster.text("BEGIN; LOCK TABLE server_lives; PREPARE TRANSACTION 'in the way'")?;
+    cluster.stop(Shutdown::Kill)?;
+    let heartbeat = cluster.data().join(HEARTBEAT);
+    let before = fs::read_to_string(&heartbeat)?;
+    cluster.start_server()?;
+    cluster.wait_for(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'server_lives'::regclass",
+        "1",
+    )?;
+    assert_ne!(fs::read_to_string(&heartbeat)?, before);
+    cluster.text("COMMIT PREPARED 'in the way'")?;
+    cluster.wait_for(FOUND, "1")?;
+    holds(&cluster, "checks ->> 'start_time' LIKE '%last heartbeat before%'")
 }
 
 #[test]
@@ -234,9 +296,10 @@ fn a_switchover_from_a_primary_that_was_shut_down_lost_nothing() -> Result<()> {
 }
 
 /// A cluster with a base backup that the ledger knows, two commits after it, and the time between them.
-fn with_a_past(settings: Settings) -> Result<(Cluster, std::path::PathBuf, String)> {
+fn with_a_past(settings: Settings, before: &str) -> Result<(Cluster, std::path::PathBuf, String)> {
     let cluster = Cluster::start(settings)?;
     cluster.text("CREATE EXTENSION pg_backstop")?;
+    cluster.text(before)?;
     let backup = cluster.place("backup");
     cluster.base_backup(&backup)?;
     cluster.wait_for("SELECT count(*) FROM backup_history WHERE origin = 'detected'", "1")?;
@@ -249,7 +312,7 @@ fn with_a_past(settings: Settings) -> Result<(Cluster, std::path::PathBuf, Strin
 
 #[test]
 fn a_point_in_time_recovery_in_place_records_what_it_reached_and_is_no_clone() -> Result<()> {
-    let (mut cluster, backup, target) = with_a_past(settings())?;
+    let (mut cluster, backup, target) = with_a_past(settings(), "SELECT")?;
     let id = cluster.text("SELECT id FROM backup_history")?;
     cluster.stop(Shutdown::Fast)?;
     cluster.restore_in_place(&backup)?;
@@ -276,13 +339,45 @@ fn a_point_in_time_recovery_in_place_records_what_it_reached_and_is_no_clone() -
         cluster.text("SELECT began, backup_id, copy_of_id IS NULL FROM server_lives ORDER BY id DESC LIMIT 1")?,
         format!("restore|{id}|t")
     );
+    // The target stays in the settings, and is not that of a crash.
+    cluster.stop(Shutdown::Kill)?;
+    cluster.start_server()?;
+    cluster.wait_for(FOUND, "2")?;
+    holds(
+        &cluster,
+        "recovery_type = 'crash' AND target_time IS NULL AND rpo_seconds = 0",
+    )?;
     assert_eq!(cluster.text("SELECT status FROM verify_ledger()")?, "intact");
     Ok(())
 }
 
 #[test]
+fn a_target_is_read_as_the_server_read_it_and_not_as_the_worker_would() -> Result<()> {
+    let (mut cluster, backup, target) = with_a_past(
+        settings().set("timezone", "UTC").set("datestyle", "ISO, MDY"),
+        "ALTER DATABASE postgres SET timezone = 'Asia/Tokyo'; ALTER ROLE postgres SET datestyle = 'SQL, DMY'",
+    )?;
+    let month_first = cluster.text(&format!(
+        "SELECT to_char('{target}'::timestamptz AT TIME ZONE 'UTC', 'MM/DD/YYYY HH24:MI:SS.US')"
+    ))?;
+    cluster.stop(Shutdown::Fast)?;
+    cluster.restore_in_place(&backup)?;
+    cluster.set("recovery_target_time", &month_first)?;
+    cluster.set("recovery_target_action", "promote")?;
+    cluster.start_server()?;
+    wait_through_restart(&cluster, FOUND, "1")?;
+    holds(
+        &cluster,
+        &format!(
+            "recovery_type = 'point_in_time' AND abs(extract(epoch FROM target_time - '{target}')) < 0.001
+             AND rpo_seconds BETWEEN 0 AND 60"
+        ),
+    )
+}
+
+#[test]
 fn a_copy_restored_elsewhere_calls_itself_a_clone_until_it_is_adopted() -> Result<()> {
-    let (original, backup, _) = with_a_past(settings())?;
+    let (original, backup, _) = with_a_past(settings(), "SELECT")?;
     let id = original.text("SELECT id FROM backup_history")?;
     let mut copy = original.restored(&backup, settings())?;
     copy.start_server()?;

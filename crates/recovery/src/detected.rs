@@ -97,6 +97,7 @@ impl Traces {
 
     fn crash(&self) -> Detected {
         let mut remarks = Vec::new();
+        let mut undated = None;
         let start = if self.is_copy {
             remarks.push((
                 "start_time",
@@ -105,8 +106,13 @@ impl Traces {
             ));
             self.began_at
         } else {
-            let (at, evidence) = self.last_alive();
-            remarks.push(("start_time", evidence));
+            let last = self.last_alive();
+            undated = self.no_downtime(last.map(|(at, _)| at));
+            let (at, evidence) = last.unwrap_or((
+                self.began_at,
+                "the start of the server: nothing tells when it was last alive",
+            ));
+            remarks.push(("start_time", evidence.to_owned()));
             at
         };
         self.say_end(&mut remarks);
@@ -121,10 +127,10 @@ impl Traces {
                     .to_owned(),
             ));
         }
-        Detected {
+        let mut found = Detected {
             kind: RecoveryType::Crash,
             target_timeline: None,
-            failure_time: (!self.is_copy).then_some(start),
+            failure_time: (!self.is_copy && undated.is_none()).then_some(start),
             replay_seconds,
             startup_seconds: None,
             wal_replayed_bytes: replayed(self.redo, self.recovered_to),
@@ -132,11 +138,39 @@ impl Traces {
             recovered_to: self.recovered_to,
             rpo_seconds,
             ..self.timed(start, self.writes_at, remarks)
+        };
+        if let Some(because) = undated
+            && found.rto_seconds.take().is_some()
+        {
+            found.remarks.push(("rto_seconds", because));
         }
+        found
     }
 
-    /// When the life before was last seen: no later than its end, and as near to it as there is evidence.
-    fn last_alive(&self) -> (DateTime<Utc>, String) {
+    /// Why a last sign of life does not tell how long the server was down; none where it does.
+    ///
+    /// A heartbeat is given at each tick. All else comes from work, and an idle server does none: then its last sign may be days
+    /// older than its end.
+    fn no_downtime(&self, last: Option<DateTime<Utc>>) -> Option<String> {
+        let Some(last) = last else {
+            return Some("not known: nothing tells when the server was last alive".to_owned());
+        };
+        let heartbeat = self.heartbeat_at.filter(|at| *at <= self.began_at);
+        let is_near = |later: DateTime<Utc>| later - last <= self.checkpoint_timeout;
+        // Later than a heartbeat is not long after it, unless the worker had been stopped.
+        if is_near(self.began_at) || heartbeat.is_some_and(|at| last - at <= self.checkpoint_timeout) {
+            return None;
+        }
+        Some(format!(
+            "not known: there is no heartbeat of the worker from then, and the last sign of life is {} s older than the start of the \
+             server, more than checkpoint_timeout ({} s): it may have been idle in between, and not down",
+            (self.began_at - last).num_seconds(),
+            self.checkpoint_timeout.num_seconds()
+        ))
+    }
+
+    /// When the life before was last seen, and the evidence: no later than its end, and as near to it as there is any.
+    fn last_alive(&self) -> Option<(DateTime<Utc>, &'static str)> {
         let seen = [
             (self.heartbeat_at, "the worker's last heartbeat before the crash"),
             (
@@ -151,15 +185,6 @@ impl Traces {
         seen.into_iter()
             .filter_map(|(at, evidence)| Some((at.filter(|at| *at <= self.began_at)?, evidence)))
             .max_by_key(|(at, _)| *at)
-            .map_or_else(
-                || {
-                    (
-                        self.began_at,
-                        "the start of the server: nothing tells when it was last alive".to_owned(),
-                    )
-                },
-                |(at, evidence)| (at, evidence.to_owned()),
-            )
     }
 
     fn lost_in_crash(&self) -> (Option<f64>, String) {
@@ -281,6 +306,9 @@ impl Traces {
         };
         let (rpo_seconds, because) = self.lost_in_restore(&stop);
         remarks.push(("rpo_seconds", because));
+        if let (RecoveryType::PointInTime, Some(error)) = (stop.kind, &self.target_unread) {
+            remarks.push(("target_time", format!("not known: {error}")));
+        }
         if !stop.reached {
             remarks.push((
                 "recovery_type",
@@ -309,6 +337,9 @@ impl Traces {
                 Some(span(commit, target).unwrap_or(0.0)),
                 "from the last commit that was recovered to recovery_target_time".to_owned(),
             ),
+            (RecoveryType::PointInTime, None, _) if self.target_unread.is_some() => {
+                (None, "not known: recovery_target_time could not be read".to_owned())
+            }
             (RecoveryType::PointInTime, Some(_), None) => (
                 None,
                 "not known: no commit was replayed, so there is none to measure from".to_owned(),

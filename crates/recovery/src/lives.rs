@@ -37,6 +37,13 @@ impl ControlState {
             _ => Self::Starting,
         }
     }
+
+    /// Whether the time in pg_control is sure to be a sign of life of a server that was open. In recovery it is that of a start,
+    /// which may have failed; and the checkpoint at its end counts as one of a shutdown (CreateCheckPoint() in xlog.c).
+    #[must_use]
+    pub const fn dates_life(self) -> bool {
+        matches!(self, Self::InProduction)
+    }
 }
 
 /// The files that tell a starting server what to do.
@@ -226,6 +233,12 @@ mod tests {
             ..recovery
         };
         assert_eq!(Beginning::of(ControlState::ShutDown, standby), Beginning::Standby);
+    }
+
+    #[test]
+    fn a_start_that_failed_is_no_sign_of_life() {
+        let dates_life = |number| ControlState::from_number(number).dates_life();
+        assert_eq!([3, 4, 5, 6].map(dates_life), [false, false, false, true]);
     }
 
     #[test]

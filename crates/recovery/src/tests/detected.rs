@@ -22,6 +22,7 @@ fn crashed() -> Traces {
         no_writes_at: None,
         heartbeat_at: Some(at(100)),
         control_written_at: Some(at(60)),
+        checkpoint_timeout: Duration::seconds(300),
         same_boot: Some(true),
         redo: Some(Lsn(1000)),
         recovered_to: Some(Lsn(5000)),
@@ -39,6 +40,7 @@ fn crashed() -> Traces {
         primary_shut_down: false,
         branch: None,
         target_time: None,
+        target_unread: None,
         paused_at: None,
         backup_start: None,
     }
@@ -96,6 +98,51 @@ fn a_crash_lasts_from_the_last_sign_of_life_until_writes() {
         ..crashed()
     };
     assert_eq!(odd.recovery().unwrap().start, at(99));
+}
+
+#[test]
+fn how_long_an_idle_server_was_down_is_not_known_without_a_heartbeat() {
+    let hour = 3600;
+    let idle = Traces {
+        heartbeat_at: None,
+        control_written_at: Some(at(60 - hour)),
+        last_commit_at: Some(at(99 - hour)),
+        ..crashed()
+    };
+    let found = idle.recovery().unwrap();
+    assert_eq!(
+        (found.start, found.rto_seconds, found.failure_time),
+        (at(99 - hour), None, None)
+    );
+    assert!(
+        remark(&found, "rto_seconds").contains("3621 s older") && remark(&found, "rto_seconds").contains("(300 s)")
+    );
+    // What was lost does not depend on it.
+    assert_eq!(found.rpo_seconds, Some(0.0));
+    // It gave heartbeats, and then it was down for an hour.
+    let down = Traces {
+        heartbeat_at: Some(at(98 - hour)),
+        ..idle.clone()
+    };
+    let found = down.recovery().unwrap();
+    assert_eq!((found.start, found.rto_seconds), (at(99 - hour), Some(3626.0)));
+    // Its worker had been stopped long before.
+    let unwatched = Traces {
+        heartbeat_at: Some(at(-2 * hour)),
+        ..idle.clone()
+    };
+    assert_eq!(unwatched.recovery().unwrap().rto_seconds, None);
+    let unknown = Traces {
+        control_written_at: None,
+        last_commit_at: None,
+        ..idle
+    };
+    let found = unknown.recovery().unwrap();
+    assert_eq!(
+        (found.start, found.rto_seconds, found.failure_time),
+        (at(120), None, None)
+    );
+    assert!(remark(&found, "rto_seconds").contains("nothing tells"));
 }
 
 #[test]
@@ -185,6 +232,15 @@ fn a_point_in_time_recovery_is_measured_from_its_start_and_loses_up_to_its_targe
         ..traces.clone()
     };
     assert_eq!(paused.recovery().unwrap().replay_seconds, Some(1.0));
+    let unread = Traces {
+        target_time: None,
+        target_unread: Some("an error".to_owned()),
+        ..traces.clone()
+    };
+    let found = unread.recovery().unwrap();
+    assert_eq!(found.rpo_seconds, None);
+    assert_eq!(remark(&found, "target_time"), "not known: an error");
+    assert!(remark(&found, "rpo_seconds").contains("could not be read"));
     let empty = Traces {
         last_commit_at: None,
         ..traces
