@@ -23,10 +23,13 @@ pub fn last_record_before(timeline: Timeline, end: Lsn) -> Result<Option<Lsn>> {
           WHERE last_record_lsn IS NOT NULL
           ORDER BY end_lsn DESC LIMIT 1",
     );
-    LAST.read(&[number(timeline).into(), PgLsn(end.0).into(), LONGEST_RECORD.into()], |rows| {
-        rows.first()
-            .map_or(Ok(None), |row| Ok(row.get::<PgLsn>(1)?.map(|lsn| Lsn(lsn.0))))
-    })
+    LAST.read(
+        &[number(timeline).into(), PgLsn(end.0).into(), LONGEST_RECORD.into()],
+        |rows| {
+            rows.first()
+                .map_or(Ok(None), |row| Ok(row.get::<PgLsn>(1)?.map(|lsn| Lsn(lsn.0))))
+        },
+    )
 }
 
 /// What recovery still replays of a damaged segment before it meets the damage: the start of the last sound record, and the time
