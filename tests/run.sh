@@ -86,10 +86,11 @@ run_test() {
     pgrx-config/setup.sh --peers
     # A test mostly waits: for a server to start, for a worker's tick.
     export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
-    local log status=0 major config crates=() crate
+    local log said status=0 major config crates=() crate
     log=$(mktemp)
+    said=$(mktemp -d)
     # shellcheck disable=SC2064
-    trap "rm -f '$log'" EXIT
+    trap "rm -rf '$log' '$said'" EXIT
     tested() {
         local before after
         before=$(grep -c '^test result: FAILED' "$log" || true)
@@ -100,6 +101,22 @@ run_test() {
             [ "$before" -ne "$after" ] || echo 'test result: FAILED. 0 passed; 1 failed; it did not run to its end' | tee -a "$log"
         fi
     }
+    # Each file of tests is a program of its own: two run at once, and each is shown when it is done. Arguments are theirs.
+    tested_files() {
+        local file files=()
+        for file in tests/tests/*.rs; do files+=("$(basename "$file" .rs)"); done
+        tested -p tests --no-run
+        tested -p tests --lib --bins
+        tested -p tests --doc
+        # shellcheck disable=SC2016
+        printf '%s\n' "${files[@]}" | xargs -P 2 -I{} bash -c '
+            said=$1/$2 file=$2
+            shift 2
+            cargo test -p tests --test "$file" "$@" >"$said" 2>&1 </dev/null || true
+            grep -q "^test result:" "$said" || echo "test result: FAILED. 0 passed; 1 failed; $file did not run to its end" >>"$said"
+            flock "${said%/*}" cat "$said"' tested_file "$said" {} "$@" | tee -a "$log"
+        if grep -q '^test result: FAILED' "$log"; then status=1; fi
+    }
     for crate in crates/*/; do crates+=(-p "$(basename "$crate")"); done
     say "the crates that need no server"
     tested "${crates[@]}"
@@ -109,7 +126,8 @@ run_test() {
         if [ $# -gt 0 ]; then case " $* " in *" $major "*) ;; *) continue ;; esac; fi
         say "PostgreSQL $major ($config)"
         if for_server "$config" install; then
-            PG_CONFIG=$config tested -p tests "${all[@]}"
+            export PG_CONFIG=$config
+            tested_files "${all[@]}"
             all=()
         else
             echo 'test result: FAILED. 0 passed; 1 failed; the extension did not build' | tee -a "$log"

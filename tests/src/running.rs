@@ -74,7 +74,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(server) = servers().remove(&self.pid) {
+        // Not with the lock held: others have servers to stop meanwhile.
+        let server = servers().remove(&self.pid);
+        if let Some(server) = server {
             stop(server);
         }
     }
@@ -98,10 +100,22 @@ pub fn stop_all() {
     all.into_iter().for_each(stop);
 }
 
-/// An immediate shutdown: the postmaster ends its children, with SIGKILL after five seconds, and then itself.
+/// How long an immediate shutdown may take: the postmaster ends its children with SIGKILL after five seconds.
+const IMMEDIATE: Duration = Duration::from_secs(15);
+
+/// An immediate shutdown. What does not heed it, such as a shell whose caller has SIGQUIT ignored, is killed.
 fn stop(mut server: Child) {
     if matches!(server.try_wait(), Ok(None)) {
         signal_process(server.id(), Signal::QUIT).ok();
-        server.wait().ok();
+        let ended = wait_until("the process to end", IMMEDIATE, || {
+            Ok(match server.try_wait()? {
+                Some(_) => Look::Done(()),
+                None => Look::not_yet("it runs"),
+            })
+        });
+        if ended.is_err() {
+            server.kill().ok();
+            server.wait().ok();
+        }
     }
 }
