@@ -356,7 +356,8 @@ fn read_text(opened: Opened, finding: &mut Finding) -> Result<Vec<u8>, (Problem,
     Ok(content)
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Bytes as the tables hold a digest: two lower-case digits each.
+pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes
         .iter()
         .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

@@ -1,6 +1,5 @@
 //! Whether `restore_command` brings what recovery will ask it for: tried with one segment, and compared with what was verified.
 
-use std::fmt::Write;
 use std::time::Instant;
 
 use wal::{SegmentName, SegmentReader, SegmentVerifier};
@@ -10,6 +9,7 @@ use crate::catalog::prepare;
 use crate::error::Result;
 use crate::restore_command::{self, Fetched};
 use crate::server::{self, Server};
+use crate::verification::hexadecimal;
 
 const ITEM: &str = "restore_command";
 
@@ -87,14 +87,4 @@ pub fn check(
     };
     checks.add(ITEM, status, found);
     Ok(())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
