@@ -201,6 +201,8 @@ fn a_restore_command_that_hangs_holds_up_neither_termination_nor_shutdown() -> R
 #[test]
 fn what_a_canceled_look_has_started_is_ended_with_it() -> Result<()> {
     let mut scene = verified()?;
+    // The worker may have a segment of its own to ask for, and hangs as well then.
+    scene.cluster.set("pg_backstop.restore_command_timeout", "5s")?;
     replace_command(&mut scene, "sleep 1000; true")?;
     let victim = scene.victim()?;
     let refusal = scene.cluster.refusal(&format!(
