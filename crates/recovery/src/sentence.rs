@@ -22,9 +22,11 @@ pub(crate) fn seconds(seconds: f64) -> String {
     span(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
-/// A moment as PostgreSQL reads and shows it, in UTC: `2026-11-21 15:38:17.123456+00`.
+/// A moment as PostgreSQL reads and shows it, in UTC: `2026-11-21 15:38:17.12345+00`.
 pub(crate) fn moment(at: DateTime<Utc>) -> String {
-    format!("{}+00", at.format("%Y-%m-%d %H:%M:%S%.6f"))
+    let shown = at.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
+    // The same moment in a message and in a column is the same text.
+    format!("{}+00", shown.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// A number of bytes as people say it: `512 bytes`, `35 MB`, `2.4 GB`.
@@ -65,6 +67,9 @@ mod tests {
         assert_eq!(shown(800_000), "9 days");
         assert_eq!(seconds(f64::NAN), "0 s");
         assert_eq!(seconds(-5.0), "0 s");
+        let at = |micros| moment(DateTime::from_timestamp_micros(micros).unwrap_or_default());
+        assert_eq!(at(1_700_000_000_120_000), "2023-11-14 22:13:20.12+00");
+        assert_eq!(at(1_700_000_000_000_000), "2023-11-14 22:13:20+00");
         assert_eq!(backups(&[3]), "backup 3");
         assert_eq!(backups(&[3, 4, 5, 6, 7]), "backups 3, 4, 5 and 2 more");
     }

@@ -217,8 +217,8 @@ fn a_tool_restores_its_own_backups_with_the_same_target() {
     assert!(
         script.contains(
             "pgbackrest --stanza=main --pg1-path=/srv/copy --archive-mode=off --tablespace-map-all=/srv/copy.tablespaces \
-             --type=time '--target=2023-11-14 21:53:20.000000+00' "
-        ) || script.contains("--type=time --target='2023-11-14 21:53:20.000000+00' --target-action=promote --target-timeline=1 restore"),
+             --type=time '--target=2023-11-14 21:53:20+00' "
+        ) || script.contains("--type=time --target='2023-11-14 21:53:20+00' --target-action=promote --target-timeline=1 restore"),
         "{script}"
     );
     assert!(!script.contains("restore_command"), "{script}");
