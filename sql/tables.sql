@@ -147,10 +147,10 @@ CREATE INDEX backup_history_running ON backup_history (started_at) WHERE status 
 -- The views and the worker must not read a hundred thousand backups to tell of a few. What they ask for of all of them is in the
 -- index itself; and each index holds only rows that are in their final state, so that a backup enters none of them twice.
 CREATE INDEX backup_history_end ON backup_history (end_lsn, id)
-    INCLUDE (start_lsn, timeline_id, backup_type, verification, system_identifier, wal_included)
+    INCLUDE (start_lsn, timeline_id, backup_type, verification, system_identifier, wal_included, backup_size_bytes, parent_id)
     WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE;
-CREATE INDEX backup_history_needed ON backup_history ((CASE WHEN wal_included THEN end_lsn ELSE start_lsn END))
-    INCLUDE (id, start_lsn, end_lsn, timeline_id, system_identifier, wal_included)
+CREATE INDEX backup_history_needed ON backup_history (timeline_id, (CASE WHEN wal_included THEN end_lsn ELSE start_lsn END))
+    INCLUDE (id, start_lsn, end_lsn, system_identifier, wal_included)
     WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE AND verification <> 'failed';
 CREATE INDEX backup_history_whole ON backup_history (end_lsn, id)
     WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE AND wal_included;

@@ -39,7 +39,9 @@ pub enum Depth {
     Protection,
     /// What a view shows. Of many backups only those are looked at that make a difference.
     Overview,
-    /// As [`Depth::Overview`], and which backups each gap affects.
+    /// As [`Depth::Overview`], and of the backups that each gap affects as many as a sentence tells of.
+    Verdict,
+    /// As [`Depth::Overview`], and all backups that each gap affects.
     Gaps,
     /// Every backup, each with its own verdict.
     Everything,
@@ -218,9 +220,14 @@ fn load_backups(facts: &mut Facts, server: &Server, depth: Depth) -> Result<()> 
         return Ok(());
     }
     facts.backups = outline::backups(system, &recovery::outline::lookups(facts))?;
-    if depth == Depth::Gaps && !facts.broken.is_empty() {
+    let limit = match depth {
+        Depth::Verdict => Some(recovery::outline::COUNTED),
+        Depth::Gaps => None,
+        Depth::Protection | Depth::Overview | Depth::Everything => return Ok(()),
+    };
+    if !facts.broken.is_empty() {
         let ends = recovery::gaps::ends(&facts.broken);
-        facts.needs = Some(outline::needs(system, &ends, &facts.history)?);
+        facts.needs = Some(outline::needs(system, &ends, &facts.history, limit)?);
     }
     Ok(())
 }

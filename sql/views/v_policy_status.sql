@@ -3,17 +3,22 @@
 CREATE VIEW v_policy_status AS
 WITH detected AS MATERIALIZED (
     -- Once for all policies that watch the same.
-    SELECT
-        watched.backup_type,
-        watched.retention_days,
-        (SELECT pg_catalog.count(*) FROM backup_history AS backup
-          WHERE backup.backup_type = watched.backup_type AND backup.policy_id IS NULL AND backup.origin = 'detected'
-              AND backup.status = 'completed' AND backup.verification <> 'failed') AS good,
-        (SELECT pg_catalog.count(*) FROM backup_history AS backup
-          WHERE backup.backup_type = watched.backup_type AND backup.policy_id IS NULL AND backup.origin = 'detected'
-              AND backup.status = 'completed' AND backup.verification <> 'failed'
-              AND backup.finished_at < pg_catalog.now() - pg_catalog.make_interval(days => watched.retention_days)) AS outlived
-    FROM (SELECT DISTINCT backup_type, retention_days FROM backup_policies) AS watched
+    SELECT watched.backup_type, watched.retention_days, counted.good, counted.outlived
+    FROM (
+        SELECT DISTINCT
+            policy.backup_type,
+            policy.retention_days,
+            pg_catalog.now() - pg_catalog.make_interval(days => policy.retention_days) AS kept_since
+        FROM backup_policies AS policy
+    ) AS watched
+    CROSS JOIN LATERAL (
+        SELECT
+            pg_catalog.count(*) AS good,
+            pg_catalog.count(*) FILTER (WHERE backup.finished_at < watched.kept_since) AS outlived
+        FROM backup_history AS backup
+        WHERE backup.backup_type = watched.backup_type AND backup.policy_id IS NULL AND backup.origin = 'detected'
+            AND backup.status = 'completed' AND backup.verification <> 'failed'
+    ) AS counted
 ), drills AS (
     SELECT drill.policy_id, pg_catalog.max(drill.start_time) AS last_drill_at
     FROM (
@@ -37,7 +42,7 @@ SELECT
     failed.id AS last_failed_id,
     failed.finished_at AS last_failed_at,
     failed.error AS last_failed_error,
-    coalesce(counts.running, 0) AS running_count,
+    open.running AS running_count,
     policy.schedule_cron,
     due.next_due,
     policy.enabled AND coalesce(due.next_due < pg_catalog.clock_timestamp(), false) AS overdue,
@@ -47,8 +52,8 @@ SELECT
     policy.enabled AND coalesce(due.drill_due < pg_catalog.clock_timestamp(), false) AS drill_overdue,
     policy.retention_days,
     policy.min_backups,
-    coalesce(counts.good, 0) AS good_count,
-    greatest(0, least(coalesce(counts.outlived, 0), coalesce(counts.good, 0) - policy.min_backups)) AS expendable_count,
+    counts.good AS good_count,
+    greatest(0, least(counts.outlived, counts.good - policy.min_backups)) AS expendable_count,
     targets.rpo AS target_rpo,
     targets.rto AS target_rto,
     CASE WHEN NOT cluster.is_protected AND targets.rpo IS NOT NULL THEN false
@@ -56,23 +61,25 @@ SELECT
     pg_catalog.make_interval(secs => cluster.predicted_rto_seconds) <= targets.rto AS rto_met
 FROM backup_policies AS policy
 CROSS JOIN (SELECT * FROM current_objectives() LIMIT 1) AS cluster
-LEFT JOIN LATERAL (
-    SELECT
-        (SELECT pg_catalog.count(*) FROM backup_history AS backup
-          WHERE backup.status = 'running' AND backup.policy_id = policy.id)
-        + (SELECT pg_catalog.count(*) FROM backup_history AS backup
-            WHERE backup.status = 'running' AND backup.policy_id IS NULL AND backup.origin = 'detected'
-                AND backup.backup_type = policy.backup_type) AS running,
-        (SELECT pg_catalog.count(*) FROM backup_history AS backup
-          WHERE backup.policy_id = policy.id AND backup.status = 'completed' AND backup.verification <> 'failed') AS good,
-        (SELECT pg_catalog.count(*) FROM backup_history AS backup
-          WHERE backup.policy_id = policy.id AND backup.status = 'completed' AND backup.verification <> 'failed'
-              AND backup.finished_at < pg_catalog.now() - pg_catalog.make_interval(days => policy.retention_days)) AS outlived
-) AS own ON true
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.count(*) AS running
+    FROM backup_history AS backup
+    WHERE backup.status = 'running'
+        AND (backup.policy_id = policy.id
+             OR backup.policy_id IS NULL AND backup.origin = 'detected' AND backup.backup_type = policy.backup_type)
+) AS open
+CROSS JOIN LATERAL (
+    -- OFFSET 0, so that it is computed once, not for every backup.
+    SELECT pg_catalog.now() - pg_catalog.make_interval(days => policy.retention_days) AS since OFFSET 0
+) AS kept
+CROSS JOIN LATERAL (
+    SELECT pg_catalog.count(*) AS good, pg_catalog.count(*) FILTER (WHERE backup.finished_at < kept.since) AS outlived
+    FROM backup_history AS backup
+    WHERE backup.policy_id = policy.id AND backup.status = 'completed' AND backup.verification <> 'failed'
+) AS own
 LEFT JOIN detected ON detected.backup_type = policy.backup_type AND detected.retention_days = policy.retention_days
 CROSS JOIN LATERAL (
     SELECT
-        own.running,
         own.good + coalesce(detected.good, 0) AS good,
         own.outlived + coalesce(detected.outlived, 0) AS outlived
 ) AS counts

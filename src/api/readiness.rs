@@ -1,7 +1,7 @@
 //! The verdict from SQL: readiness, windows and gaps. The views of the same names show what these functions return.
 
 use crate::assessment::{Assessment, Depth, oldest_commit, timestamp};
-use crate::catalog::{PgLsn, facts};
+use crate::catalog::{Ids, PgLsn, facts};
 use crate::server::Server;
 use chrono::{DateTime, Utc};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -32,7 +32,7 @@ pub fn assess_recovery_readiness() -> Result<
     ErrorReport,
 > {
     let server = Server::observe()?;
-    let assessment = Assessment::of(&server, Depth::Gaps)?;
+    let assessment = Assessment::of(&server, Depth::Verdict)?;
     let mut exposure = assessment.exposure(&server);
     let oldest = oldest_commit(&server, exposure.as_mut(), &mut || {
         pgrx::check_for_interrupts!();
@@ -121,7 +121,7 @@ pub fn list_wal_archive_gaps() -> Result<
             name!(state, String),
             name!(problem, Option<String>),
             name!(since, Option<TimestampWithTimeZone>),
-            name!(affected_backups, Vec<i64>),
+            name!(affected_backups, Ids),
         ),
     >,
     ErrorReport,
@@ -142,7 +142,7 @@ pub fn list_wal_archive_gaps() -> Result<
                 gap.state.as_str().to_owned(),
                 gap.problem.clone(),
                 timestamp(gap.since),
-                gap.affected_backups,
+                Ids(gap.affected_backups),
             )
         })
         .collect();

@@ -1,12 +1,12 @@
 //! How long recoveries would take, from SQL.
 
 use crate::assessment::{Assessment, Depth};
-use crate::catalog::{PgLsn, windows};
+use crate::catalog::{PgLsn, backup, windows};
 use crate::error::Result;
 use crate::server::Server;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use recovery::{Prediction, Unpredictable};
+use recovery::{Load, Prediction, Unpredictable};
 use wal::Lsn;
 
 /// Two rows: how long a recovery to this moment would take, and one to the moment of the current window that takes longest.
@@ -78,19 +78,24 @@ fn worst(
     let Some(window) = assessment.survey.current_window() else {
         return Ok((Err(Unpredictable::NoBackup), None));
     };
-    let (Some(restore), Some(replay)) = (&facts.rates.restore, &facts.rates.replay) else {
+    if facts.rates.restore.is_none() || facts.rates.replay.is_none() {
         return Ok((assessment.survey.recovery_time.clone(), None));
-    };
-    let longest = windows::longest_recovery(
+    }
+    let origins = windows::origins_between(
         &assessment.timelines(),
         window.from_lsn,
         window.to_lsn,
-        restore.bytes_per_second,
-        replay.bytes_per_second,
         server.system_identifier(),
     )?;
-    Ok(match longest {
-        Some((load, at)) => (facts.rates.predict(load), Some(at)),
+    Ok(match facts.rates.longest(&origins, window.to_lsn) {
+        Some((origin, at)) => (
+            facts.rates.predict(Load {
+                backup: origin.id,
+                backup_bytes: backup::size_with_parents(origin.id)?,
+                wal_bytes: at.bytes_since(origin.start),
+            }),
+            Some(at),
+        ),
         None => (Err(Unpredictable::NoBackup), None),
     })
 }

@@ -9,6 +9,7 @@ pub mod detection;
 mod extension;
 pub mod facts;
 pub mod hourly;
+mod ids;
 mod image;
 pub mod ledger;
 pub mod ledger_check;
@@ -26,6 +27,7 @@ pub mod windows;
 pub mod worker;
 
 pub use extension::Extension;
+pub use ids::Ids;
 pub use image::Image;
 pub use lsn::PgLsn;
 pub use scope::{NO_JIT, Scope};

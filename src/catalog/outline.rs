@@ -92,28 +92,51 @@ pub fn backups(system_identifier: i64, lookups: &[Lookup]) -> Result<Vec<BackupF
     )
 }
 
-/// What the backups that somebody would recover from need, together where it lies between the same two of these ends of gaps.
-pub fn needs(system_identifier: i64, ends: &[Lsn], history: &TimelineHistory) -> Result<Vec<Need>> {
+/// What the backups that somebody would recover from need, together where it lies between the same two of these ends of gaps, and
+/// of those no more than `limit`, where there is one: the first in WAL.
+pub fn needs(
+    system_identifier: i64,
+    ends: &[Lsn],
+    history: &TimelineHistory,
+    limit: Option<usize>,
+) -> Result<Vec<Need>> {
+    // Off the server's own history are those of other timelines, and on one that it left those that end behind where.
     static NEEDS: Statement = Statement::new(
-        "WITH history AS MATERIALIZED (
+        "WITH RECURSIVE history AS MATERIALIZED (
              SELECT h.timeline_id, '0/0'::pg_lsn + h.left_at::numeric AS left_at
                FROM unnest($4::integer[], $5::bigint[]) AS h (timeline_id, left_at)
+         ), between AS MATERIALIZED (
+             SELECT s.first, '0/0'::pg_lsn + s.first::numeric AS from_lsn, '0/0'::pg_lsn + s.behind::numeric AS behind_lsn
+               FROM unnest($2::bigint[], $3::bigint[]) AS s (first, behind)
+         ), whole AS NOT MATERIALIZED (
+             SELECT b.id, b.timeline_id::integer AS timeline_id, b.end_lsn,
+                    CASE WHEN b.wal_included THEN b.end_lsn ELSE b.start_lsn END AS needed
+               FROM @extschema@.backup_history b
+              WHERE b.status = 'completed' AND b.backup_type IN ('full', 'incremental', 'differential') AND b.is_wal_range IS NOT TRUE
+                AND b.verification <> 'failed' AND (b.system_identifier IS NULL OR b.system_identifier = $1)
+         ), taken_on AS (
+             SELECT min(w.timeline_id) AS timeline_id FROM whole w
+             UNION ALL
+             SELECT (SELECT min(w.timeline_id) FROM whole w WHERE w.timeline_id > t.timeline_id)
+               FROM taken_on t WHERE t.timeline_id IS NOT NULL
+         ), elsewhere AS MATERIALIZED (
+             SELECT t.timeline_id, coalesce(h.left_at, '0/0') AS left_at
+               FROM taken_on t LEFT JOIN history h ON h.timeline_id = t.timeline_id
+              WHERE t.timeline_id <> $6
          )
-         SELECT s.first, n.timeline_id, n.ids
-           FROM unnest($2::bigint[], $3::bigint[]) AS s (first, behind)
-          CROSS JOIN LATERAL (
-              -- One number to group by: negative off the history.
-              SELECT CASE WHEN c.end_lsn <= h.left_at THEN c.timeline_id::integer
-                          ELSE - coalesce(c.timeline_id::integer, 0) END AS timeline_id,
-                     array_agg(c.id) AS ids
-                FROM @extschema@.backup_history c
-                LEFT JOIN history h ON h.timeline_id = c.timeline_id
-               WHERE c.status = 'completed' AND c.backup_type IN ('full', 'incremental', 'differential') AND c.is_wal_range IS NOT TRUE
-                 AND c.verification <> 'failed' AND (c.system_identifier IS NULL OR c.system_identifier = $1)
-                 AND CASE WHEN c.wal_included THEN c.end_lsn ELSE c.start_lsn END >= '0/0'::pg_lsn + s.first::numeric
-                 AND CASE WHEN c.wal_included THEN c.end_lsn ELSE c.start_lsn END < '0/0'::pg_lsn + s.behind::numeric
-                 AND c.end_lsn IS NOT NULL
-               GROUP BY 1) n",
+         SELECT s.first, h.timeline_id, true,
+                ARRAY(SELECT w.id FROM whole w
+                       WHERE w.timeline_id = h.timeline_id AND w.needed >= s.from_lsn AND w.needed < s.behind_lsn
+                         AND w.end_lsn <= h.left_at
+                       ORDER BY w.needed LIMIT $7)
+           FROM between s JOIN history h ON s.from_lsn <= h.left_at
+         UNION ALL
+         SELECT s.first, e.timeline_id, false,
+                ARRAY(SELECT w.id FROM whole w
+                       WHERE w.timeline_id = e.timeline_id AND w.needed >= s.from_lsn AND w.needed < s.behind_lsn
+                         AND w.end_lsn > e.left_at
+                       ORDER BY w.needed LIMIT $7)
+           FROM between s CROSS JOIN elsewhere e",
     );
     let behind: Vec<i64> = ends.iter().copied().map(signed).collect();
     let mut first = behind.clone();
@@ -127,15 +150,22 @@ pub fn needs(system_identifier: i64, ends: &[Lsn], history: &TimelineHistory) ->
             behind.into(),
             timelines.into(),
             left.into(),
+            history.timeline().0.cast_signed().into(),
+            // One more than wanted tells whether there are more.
+            limit.map(|limit| count(limit.saturating_add(1))).into(),
         ],
         |rows| {
             rows.map(|row| {
                 let timeline: i32 = row.need(2, "a timeline")?;
+                let mut ids: Vec<i64> = row.need(4, "ids")?;
+                let and_more = limit.is_some_and(|limit| ids.len() > limit);
+                ids.truncate(limit.unwrap_or(usize::MAX));
                 Ok(Need {
                     from: Lsn(row.need::<i64>(1, "a position")?.unsigned_abs()),
                     timeline: Timeline(timeline.unsigned_abs()),
-                    on_history: timeline > 0,
-                    ids: row.need(3, "ids")?,
+                    on_history: row.need(3, "whether it is on the history")?,
+                    ids,
+                    and_more,
                 })
             })
             .collect()

@@ -4,7 +4,7 @@ use pgrx::AnyNumeric;
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 
 use super::statement::Rows;
-use super::{PgLsn, Statement, Text, backup};
+use super::{PgLsn, Statement, Text};
 use crate::error::Result;
 use recovery::Measured;
 
@@ -131,22 +131,34 @@ const NEWEST: i64 = 10;
 /// What the newest recoveries and rehearsals took. A crash recovery says nothing of them: it reads pg_wal, not the archive.
 pub fn measured() -> Result<Vec<Measured>> {
     static MEASURED: Statement = Statement::new(
-        "SELECT r.id, r.backup_id, r.restore_seconds::float8, r.wal_replayed_bytes, r.replay_seconds::float8,
-                COALESCE(r.startup_seconds, r.rto_seconds - r.restore_seconds - r.replay_seconds)::float8
-           FROM @extschema@.recovery_history r
-          WHERE r.status = 'completed' AND r.recovery_type NOT IN ('crash', 'failover')
-            AND (r.restore_seconds IS NOT NULL OR r.replay_seconds IS NOT NULL)
-          ORDER BY r.id DESC LIMIT $1",
+        "WITH RECURSIVE newest AS MATERIALIZED (
+             SELECT r.id, r.backup_id, r.restore_seconds, r.wal_replayed_bytes, r.replay_seconds,
+                    COALESCE(r.startup_seconds, r.rto_seconds - r.restore_seconds - r.replay_seconds) AS startup_seconds
+               FROM @extschema@.recovery_history r
+              WHERE r.status = 'completed' AND r.recovery_type NOT IN ('crash', 'failover')
+                AND (r.restore_seconds IS NOT NULL OR r.replay_seconds IS NOT NULL)
+              ORDER BY r.id DESC LIMIT $1
+         ), chain AS (
+             SELECT n.backup_id AS restored, b.id, b.parent_id, b.backup_type, b.backup_size_bytes
+               FROM newest n JOIN @extschema@.backup_history b ON b.id = n.backup_id
+              WHERE n.restore_seconds IS NOT NULL
+             UNION
+             SELECT c.restored, p.id, p.parent_id, p.backup_type, p.backup_size_bytes
+               FROM chain c LEFT JOIN LATERAL (SELECT * FROM @extschema@.backup_history b WHERE b.id = c.parent_id OFFSET 0) p ON true
+              WHERE c.backup_type IN ('incremental', 'differential')
+         ), size AS MATERIALIZED (
+             SELECT c.restored, sum(c.backup_size_bytes)::bigint AS bytes
+               FROM chain c GROUP BY c.restored HAVING bool_and(c.backup_size_bytes IS NOT NULL)
+         )
+         SELECT n.id, s.bytes, n.restore_seconds::float8, n.wal_replayed_bytes, n.replay_seconds::float8, n.startup_seconds::float8
+           FROM newest n LEFT JOIN size s ON s.restored = n.backup_id
+          ORDER BY n.id DESC",
     );
     MEASURED.read(&[NEWEST.into()], |rows| {
         rows.map(|row| {
-            let restored_bytes = match (row.get(2)?, row.get::<f64>(3)?) {
-                (Some(backup), Some(_)) => backup::size_with_parents(backup)?,
-                _ => None,
-            };
             Ok(Measured {
                 recovery: row.need(1, "an id")?,
-                restored_bytes,
+                restored_bytes: row.get::<i64>(2)?.map(i64::unsigned_abs),
                 restore_seconds: row.get(3)?,
                 replayed_bytes: row.get::<i64>(4)?.map(i64::unsigned_abs),
                 replay_seconds: row.get(5)?,

@@ -188,6 +188,8 @@ pub struct Rows {
     table: *mut pg_sys::SPITupleTable,
     processed: u64,
     next: u64,
+    /// Of each column; of a domain what it is made of.
+    types: Rc<[pg_sys::Oid]>,
     caller: pg_sys::MemoryContext,
 }
 
@@ -196,13 +198,19 @@ impl Rows {
     /// SPI must be connected, and its last call the one whose rows are wanted.
     unsafe fn current(caller: pg_sys::MemoryContext) -> Self {
         // SAFETY: global state of SPI, of this thread.
-        unsafe {
-            Self {
-                table: pg_sys::SPI_tuptable,
-                processed: pg_sys::SPI_processed,
-                next: 0,
-                caller,
-            }
+        let (table, processed) = unsafe { (pg_sys::SPI_tuptable, pg_sys::SPI_processed) };
+        // SAFETY: a statement that gives no rows has no table; the description of one that does is valid as long as it is.
+        let types = unsafe { table.as_ref() }.map_or_else(Vec::new, |table| unsafe {
+            (1..=(*table.tupdesc).natts)
+                .map(|column| pg_sys::getBaseType(pg_sys::SPI_gettypeid(table.tupdesc, column)))
+                .collect()
+        });
+        Self {
+            table,
+            processed,
+            next: 0,
+            types: types.into(),
+            caller,
         }
     }
 
@@ -232,25 +240,29 @@ impl Iterator for Rows {
         if self.table.is_null() || self.next >= self.processed {
             return None;
         }
-        // SAFETY: SPI gives `processed` tuples in `vals`, valid until SPI_finish(); a Row cannot be made elsewhere, and
-        // Statement::run() ends before SPI does.
-        let row = unsafe {
+        let mut values = vec![pg_sys::Datum::null(); self.types.len()];
+        let mut nulls = vec![true; self.types.len()];
+        // SAFETY: SPI gives `processed` tuples in `vals`, with as many columns as there are types, valid until SPI_finish(); a Row
+        // cannot be made elsewhere, and Statement::run() ends before SPI does.
+        unsafe {
             let tuple = *(*self.table).vals.add(self.next as usize);
-            Row {
-                tuple,
-                description: (*self.table).tupdesc,
-                caller: self.caller,
-            }
-        };
+            pg_sys::heap_deform_tuple(tuple, (*self.table).tupdesc, values.as_mut_ptr(), nulls.as_mut_ptr());
+        }
         self.next += 1;
-        Some(row)
+        Some(Row {
+            values,
+            nulls,
+            types: Rc::clone(&self.types),
+            caller: self.caller,
+        })
     }
 }
 
 /// One row. Read its values before the closure that got it returns.
 pub struct Row {
-    tuple: pg_sys::HeapTuple,
-    description: pg_sys::TupleDesc,
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+    types: Rc<[pg_sys::Oid]>,
     caller: pg_sys::MemoryContext,
 }
 
@@ -260,14 +272,16 @@ impl Row {
     /// # Errors
     /// [`Error::UnexpectedType`] where the column has another type, [`Error::UnexpectedAnswer`] where there is no such column.
     pub fn get<T: FromDatum + IntoDatum>(&self, column: i32) -> Result<Option<T>> {
-        let mut is_null = false;
-        // SAFETY: tuple and description belong together and are alive, see Rows.
-        let (value, kind) = unsafe {
-            let value = pg_sys::SPI_getbinval(self.tuple, self.description, column, &mut is_null);
-            if pg_sys::SPI_result != 0 {
-                return Err(Error::UnexpectedAnswer { what: "more columns" });
-            }
-            (value, pg_sys::SPI_gettypeid(self.description, column))
+        let place = usize::try_from(column).ok().and_then(|column| column.checked_sub(1));
+        let found = place.and_then(|place| {
+            Some((
+                *self.values.get(place)?,
+                *self.nulls.get(place)?,
+                *self.types.get(place)?,
+            ))
+        });
+        let Some((value, is_null, kind)) = found else {
+            return Err(Error::UnexpectedAnswer { what: "more columns" });
         };
         // SAFETY: the value is of the type that the description says; it is copied into the caller's memory.
         Ok(unsafe { T::try_from_datum_in_memory_context(PgMemoryContexts::For(self.caller), value, is_null, kind) }?)

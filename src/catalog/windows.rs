@@ -1,11 +1,11 @@
 //! What verified WAL says of the ends of a recovery window.
 
 use super::facts::moment;
-use super::{PgLsn, Statement, Text, backup};
+use super::{PgLsn, Statement, Text};
 use crate::error::Result;
 use chrono::{DateTime, Utc};
 use pgrx::prelude::*;
-use recovery::Load;
+use recovery::Origin;
 use wal::{Lsn, SegmentName, Timeline};
 
 /// No record spans more segments, however small these are (XLogRecordMaxSize is a gigabyte).
@@ -96,51 +96,37 @@ pub fn restore_point(timelines: &[Timeline], name: &Text) -> Result<Option<Lsn>>
     })
 }
 
-/// The backup and the moment between `from` and `to`, on these timelines, that take the longest to recover to: just before the
-/// next backup. Rates are in bytes a second.
-pub fn longest_recovery(
-    timelines: &[Timeline],
-    from: Lsn,
-    to: Lsn,
-    restore_rate: f64,
-    replay_rate: f64,
-    system_identifier: i64,
-) -> Result<Option<(Load, Lsn)>> {
-    static LONGEST: Statement = Statement::new(
-        "SELECT id, upto, (upto - start_lsn)::bigint
-           FROM (SELECT id, start_lsn, backup_size_bytes,
-                        COALESCE(lead(end_lsn) OVER (ORDER BY end_lsn), $3) AS upto
-                   FROM @extschema@.backup_history
-                  WHERE status = 'completed' AND verification <> 'failed' AND start_lsn IS NOT NULL
-                    AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE
-                    AND (system_identifier IS NULL OR system_identifier = $6)
-                    AND (backup_type = 'full' OR parent_id IS NOT NULL)
-                    AND timeline_id = ANY ($1) AND end_lsn BETWEEN $2 AND $3) AS candidates
-          ORDER BY COALESCE(backup_size_bytes, 0)::float8 / $4 + (upto - start_lsn)::float8 / $5 DESC
-          LIMIT 1",
+/// The backups that recoveries to moments between `from` and `to`, on these timelines, can begin with, in the order of their ends.
+pub fn origins_between(timelines: &[Timeline], from: Lsn, to: Lsn, system_identifier: i64) -> Result<Vec<Origin>> {
+    static ORIGINS: Statement = Statement::new(
+        "SELECT id, start_lsn, end_lsn, backup_size_bytes::bigint, parent_id
+           FROM @extschema@.backup_history
+          WHERE status = 'completed' AND verification <> 'failed' AND start_lsn IS NOT NULL
+            AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE
+            AND (system_identifier IS NULL OR system_identifier = $4)
+            AND (backup_type = 'full' OR parent_id IS NOT NULL)
+            AND timeline_id = ANY ($1) AND end_lsn BETWEEN $2 AND $3
+          ORDER BY end_lsn, id",
     );
     let timelines: Vec<i32> = timelines.iter().copied().map(number).collect();
-    LONGEST.read(
+    ORIGINS.read(
         &[
             timelines.into(),
             PgLsn(from.0).into(),
             PgLsn(to.0).into(),
-            restore_rate.into(),
-            replay_rate.into(),
             system_identifier.into(),
         ],
         |rows| {
-            rows.first()
-                .map(|row| {
-                    let backup = row.need(1, "an id")?;
-                    let load = Load {
-                        backup,
-                        backup_bytes: backup::size_with_parents(backup)?,
-                        wal_bytes: row.need::<i64>(3, "a distance")?.unsigned_abs(),
-                    };
-                    Ok((load, Lsn(row.need::<PgLsn>(2, "an LSN")?.0)))
+            rows.map(|row| {
+                Ok(Origin {
+                    id: row.need(1, "an id")?,
+                    start: Lsn(row.need::<PgLsn>(2, "an LSN")?.0),
+                    end: Lsn(row.need::<PgLsn>(3, "an LSN")?.0),
+                    bytes: row.get::<i64>(4)?.map(i64::unsigned_abs),
+                    parent: row.get(5)?,
                 })
-                .transpose()
+            })
+            .collect()
         },
     )
 }

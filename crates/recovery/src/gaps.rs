@@ -54,6 +54,8 @@ pub struct Gap {
     pub since: DateTime<Utc>,
     /// The backups from which recovery cannot get past it, ascending: it breaks them, or ends their window.
     pub affected_backups: Vec<i64>,
+    /// Whether there are more of these, which were not loaded.
+    pub affects_more: bool,
     /// Whether the newest usable backup is one of them.
     pub affects_newest: bool,
 }
@@ -118,6 +120,7 @@ fn joined(facts: &Facts) -> Vec<Gap> {
                 problem: run.problem.clone(),
                 since: run.noticed_at,
                 affected_backups: Vec::new(),
+                affects_more: false,
                 affects_newest: false,
             }),
         }
@@ -130,6 +133,8 @@ fn joined(facts: &Facts) -> Vec<Gap> {
 pub struct Need {
     /// The backups.
     pub ids: Vec<i64>,
+    /// Whether there are more of these, which were not loaded.
+    pub and_more: bool,
     /// Their timeline.
     pub timeline: Timeline,
     /// Whether they end on the server's own history.
@@ -138,18 +143,28 @@ pub struct Need {
     pub from: Lsn,
 }
 
-/// The needs of each backup from which somebody would recover.
-fn needs_of(facts: &Facts, path: &Path<'_>) -> Vec<Need> {
-    let need = |backup: &BackupFact| {
+impl Need {
+    /// What a backup needs from which somebody would recover; none of the others.
+    fn of(backup: &BackupFact, facts: &Facts, path: &Path<'_>) -> Option<Self> {
         let first = first_needed(backup, facts.size)?;
-        Some(Need {
+        Some(Self {
             ids: vec![backup.id],
+            and_more: false,
             timeline: first.timeline,
             on_history: path.is_on_history(first.timeline, backup.end?),
             from: first.start(),
         })
-    };
-    facts.backups.iter().filter_map(need).collect()
+    }
+
+    /// Whether a recovery meets this gap. `is_asked_for`: whether recoveries along the server's history do.
+    fn meets(&self, gap: &Gap, is_asked_for: bool) -> bool {
+        self.from < gap.to_lsn()
+            && if self.on_history {
+                is_asked_for
+            } else {
+                self.timeline == gap.last.timeline
+            }
+    }
 }
 
 /// Where gaps can end, ascending: between two of these, it makes no difference to any gap where a backup's needs begin.
@@ -165,30 +180,24 @@ pub(crate) fn gaps(facts: &Facts, path: &Path<'_>, newest: Option<i64>) -> Vec<G
     if gaps.is_empty() {
         return gaps;
     }
+    let need = |backup: &BackupFact| Need::of(backup, facts, path);
     let needs: Cow<'_, [Need]> = match &facts.needs {
         Some(needs) => Cow::Borrowed(needs),
-        None => Cow::Owned(needs_of(facts, path)),
+        None => Cow::Owned(facts.backups.iter().filter_map(need).collect()),
     };
+    let newest = newest
+        .and_then(|newest| facts.backups.iter().find(|backup| backup.id == newest))
+        .and_then(need);
     // What lies ahead of the server is another one's.
     let is_asked_for = |gap: &Gap| path.asks_for(&gap.last) && facts.flush.is_none_or(|flush| gap.from_lsn() < flush);
     for gap in &mut gaps {
         let asked_for = is_asked_for(gap);
-        let is_affected = |need: &&Need| {
-            need.from < gap.to_lsn()
-                && if need.on_history {
-                    asked_for
-                } else {
-                    need.timeline == gap.last.timeline
-                }
-        };
-        let affected: Vec<&[i64]> = needs
-            .iter()
-            .filter(is_affected)
-            .map(|need| need.ids.as_slice())
-            .collect();
-        gap.affected_backups = affected.concat();
+        let affected: Vec<&Need> = needs.iter().filter(|need| need.meets(gap, asked_for)).collect();
+        let ids: Vec<&[i64]> = affected.iter().map(|need| need.ids.as_slice()).collect();
+        gap.affected_backups = ids.concat();
         gap.affected_backups.sort();
-        gap.affects_newest = newest.is_some_and(|newest| gap.affected_backups.binary_search(&newest).is_ok());
+        gap.affects_more = affected.iter().any(|need| need.and_more);
+        gap.affects_newest = newest.as_ref().is_some_and(|newest| newest.meets(gap, asked_for));
     }
     // Segments of a branch that no recovery from here takes are nobody's gap.
     gaps.retain(|gap| {

@@ -41,7 +41,7 @@ pub use facts::{
 pub use gaps::{Gap, GapState, Need};
 pub use protection::{OldestCommit, Protection};
 pub use readiness::{Readiness, Reason, Verdict, assess};
-pub use rto::{Load, Measured, Prediction, Rates, Unpredictable};
+pub use rto::{Load, Measured, Origin, Prediction, Rates, Unpredictable};
 pub use windows::{EndedBy, Window};
 
 /// What can be recovered, and how far: everything that follows from the facts without looking at a clock or at WAL.

@@ -339,7 +339,7 @@ fn gap_sentence(gap: &Gap, place: &str, newest: Option<i64>) -> String {
     what.push_str(&format!(
         ": nothing from {} on can be recovered with {}",
         gap.from_lsn(),
-        backups(&gap.affected_backups)
+        backups(&gap.affected_backups, gap.affects_more)
     ));
     if let Some(newest) = newest.filter(|_| !gap.affects_newest) {
         what.push_str(&format!(

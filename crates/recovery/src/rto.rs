@@ -3,7 +3,10 @@
 //! The sum is the contract's: the backup's size over the restore rate, plus the WAL behind its start over the replay rate, plus the
 //! start-up.
 
+use std::collections::HashMap;
 use std::fmt;
+
+use wal::Lsn;
 
 use crate::facts::{BackupFact, Facts};
 use crate::sentence::{seconds, size};
@@ -126,12 +129,47 @@ impl Rates {
         })
     }
 
+    /// The backup and the moment that a recovery takes the longest to get to, where somebody goes back to each moment from the last
+    /// backup before it: just before the next backup, or at the end, `to`. `origins` are in the order of their ends.
+    pub fn longest<'a>(&self, origins: &'a [Origin], to: Lsn) -> Option<(&'a Origin, Lsn)> {
+        let (restore, replay) = (self.restore.as_ref()?, self.replay.as_ref()?);
+        let mut with_parents: HashMap<i64, u64> = HashMap::with_capacity(origins.len());
+        let mut longest: Option<(f64, &Origin, Lsn)> = None;
+        let upto = origins.iter().skip(1).map(|next| next.end).chain([to]);
+        for (origin, upto) in origins.iter().zip(upto) {
+            // A parent that was taken before all of these counts as nothing: its size is the same for each that builds on it.
+            let below = origin.parent.and_then(|parent| with_parents.get(&parent)).unwrap_or(&0);
+            let bytes = origin.bytes.unwrap_or(0).saturating_add(*below);
+            with_parents.insert(origin.id, bytes);
+            let seconds = restore.seconds_for(bytes) + replay.seconds_for(upto.bytes_since(origin.start));
+            if longest.is_none_or(|(most, _, _)| seconds > most) {
+                longest = Some((seconds, origin, upto));
+            }
+        }
+        longest.map(|(_, origin, upto)| (origin, upto))
+    }
+
     /// How many seconds it would take from the start of the restored server on, which knows nothing of how long copying the backup
     /// back took.
     pub fn seconds_after_restore(&self, wal_bytes: u64) -> Option<f64> {
         let (startup_seconds, _) = self.startup.as_ref()?;
         Some(self.replay.as_ref()?.seconds_for(wal_bytes) + startup_seconds)
     }
+}
+
+/// A backup that a recovery can begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Its key.
+    pub id: i64,
+    /// Where replay from it begins.
+    pub start: Lsn,
+    /// Where it is consistent.
+    pub end: Lsn,
+    /// Its own size, where that is on record.
+    pub bytes: Option<u64>,
+    /// The backup that it builds on, where it does.
+    pub parent: Option<i64>,
 }
 
 /// `recovery 3`, `recoveries 3, 4 and 2 more`.
@@ -301,6 +339,38 @@ mod tests {
             "restore of backup 7 (1000 MB) at 200 MB/s (recoveries 1 and 2), replay of 1000 MB of WAL at 100 MB/s (recoveries 1 and \
              2), start-up in 3.0 s (recoveries 1 and 2)"
         );
+    }
+
+    #[test]
+    fn the_longest_recovery_leads_to_just_before_a_backup_and_restores_its_parents() {
+        let rates = Rates::of(&[measured(1, (MB, 1.0), (MB, 1.0), 0.0)]);
+        let origin = |id, start: u64, size: u64, parent| Origin {
+            id,
+            start: Lsn(start * MB),
+            end: Lsn((start + 1) * MB),
+            bytes: Some(size * MB),
+            parent,
+        };
+        let longest = |origins: &[Origin]| {
+            let found = rates.longest(origins, Lsn(100 * MB));
+            found.map(|(origin, at)| (origin.id, at.0 / MB))
+        };
+        let full = [origin(1, 0, 10, None), origin(2, 50, 10, None), origin(3, 90, 10, None)];
+        assert_eq!(longest(&full), Some((1, 51)));
+        assert_eq!(longest(&full[1..]), Some((2, 91)));
+        assert_eq!(longest(&full[2..]), Some((3, 100)));
+        assert_eq!(longest(&[]), None);
+        let chain = [
+            origin(1, 0, 10, None),
+            origin(2, 50, 1, Some(1)),
+            origin(3, 80, 35, Some(2)),
+        ];
+        assert_eq!(
+            longest(&chain),
+            Some((3, 100)),
+            "46 MB restored and 20 replayed against 10 and 51"
+        );
+        assert_eq!(Rates::default().longest(&full, Lsn(100 * MB)), None);
     }
 
     #[test]

@@ -42,14 +42,15 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
-/// `backup 3`, `backups 3 and 4`, `backups 3, 4, 5 and 12 more`.
-pub(crate) fn backups(ids: &[i64]) -> String {
+/// `backup 3`, `backups 3 and 4`, `backups 3, 4, 5 and 12 more`; `at least 12 more` where not all are counted.
+pub(crate) fn backups(ids: &[i64], and_more: bool) -> String {
+    let at_least = if and_more { "at least " } else { "" };
     match ids {
         [] => "no backup".to_owned(),
         [one] => format!("backup {one}"),
         [first, second] => format!("backups {first} and {second}"),
         [a, b, c] => format!("backups {a}, {b} and {c}"),
-        [a, b, c, rest @ ..] => format!("backups {a}, {b}, {c} and {} more", rest.len()),
+        [a, b, c, rest @ ..] => format!("backups {a}, {b}, {c} and {at_least}{} more", rest.len()),
     }
 }
 
@@ -70,7 +71,8 @@ mod tests {
         let at = |micros| moment(DateTime::from_timestamp_micros(micros).unwrap_or_default());
         assert_eq!(at(1_700_000_000_120_000), "2023-11-14 22:13:20.12+00");
         assert_eq!(at(1_700_000_000_000_000), "2023-11-14 22:13:20+00");
-        assert_eq!(backups(&[3]), "backup 3");
-        assert_eq!(backups(&[3, 4, 5, 6, 7]), "backups 3, 4, 5 and 2 more");
+        assert_eq!(backups(&[3], false), "backup 3");
+        assert_eq!(backups(&[3, 4, 5, 6, 7], false), "backups 3, 4, 5 and 2 more");
+        assert_eq!(backups(&[3, 4, 5, 6, 7], true), "backups 3, 4, 5 and at least 2 more");
     }
 }

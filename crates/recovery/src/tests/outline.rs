@@ -99,6 +99,7 @@ fn needs(facts: &Facts) -> Vec<Need> {
     }
     let need = |((from, timeline, on_history), ids)| Need {
         ids,
+        and_more: false,
         timeline,
         on_history,
         from,
@@ -135,6 +136,24 @@ proptest! {
     fn one_full_backup_at_either_end_of_a_stretch_is_enough(facts in any_cluster()) {
         let facts = with_full_backups_only(facts);
         prop_assert_eq!(shown(&outlined(&facts, 0)), shown(&facts));
+    }
+
+    #[test]
+    fn gaps_weigh_the_same_where_not_all_backups_that_they_affect_are_counted(facts in any_cluster()) {
+        let mut few = outlined(&facts, 6);
+        for need in few.needs.iter_mut().flatten() {
+            need.and_more = need.ids.len() > 1;
+            need.ids.truncate(1);
+        }
+        let (few, all) = (survey(&few).gaps, survey(&facts).gaps);
+        prop_assert_eq!(few.len(), all.len());
+        for (few, all) in few.iter().zip(&all) {
+            prop_assert_eq!(few.first, all.first);
+            prop_assert_eq!(few.affects_newest, all.affects_newest);
+            prop_assert_eq!(few.affected_backups.is_empty(), all.affected_backups.is_empty());
+            prop_assert!(few.affected_backups.iter().all(|id| all.affected_backups.contains(id)));
+            prop_assert_eq!(few.affects_more, few.affected_backups.len() < all.affected_backups.len());
+        }
     }
 
     #[test]

@@ -28,16 +28,19 @@ const VIEWS: &[&str] = &[
     "v_policy_status",
     "v_rto_rpo_monitoring",
     "v_objective_compliance",
+    "v_rto_prediction",
 ];
 
 /// Each fills a table; the ledger's triggers are off, since they would make it a benchmark of the ledger.
 const FILL: &[&str] = &[
     "INSERT INTO wal_archive (segment_name, timeline_id, start_lsn, end_lsn, status, stored_path, stored_bytes, sha256,
-         sound_sha256, first_commit_at, last_commit_at, commit_count, record_count, data_bytes, verified_at, handover)
+         sound_sha256, first_commit_at, last_commit_at, latest_xact_at, last_record_lsn, commit_count, record_count, data_bytes,
+         verified_at, handover)
      SELECT '00000001' || upper(lpad(to_hex(n / 4096), 8, '0')) || upper(lpad(to_hex(n % 4096), 8, '0')), 1,
             '0/0'::pg_lsn + n * 1048576, '0/0'::pg_lsn + (n + 1) * 1048576, 'verified', '/mnt/archive', 1048576,
             repeat('ab', 32), repeat('ab', 32), now() - (1000000 - n) * interval '10 s',
-            now() - (1000000 - n) * interval '10 s', 100, 5000, 1048576, now(), decode(repeat('00', 40), 'hex')
+            now() - (1000000 - n) * interval '10 s', now() - (1000000 - n) * interval '10 s',
+            '0/0'::pg_lsn + (n + 1) * 1048576 - 100, 100, 5000, 1048576, now(), decode(repeat('00', 40), 'hex')
        FROM generate_series(1, 999999::bigint) n",
     "UPDATE wal_archive SET status = 'missing', problem = 'missing', detail = 'It is gone.'
       WHERE start_lsn IN (SELECT '0/0'::pg_lsn + n * 1048576
@@ -55,9 +58,9 @@ const FILL: &[&str] = &[
             now() - (100000 - n) * interval '100 s' - interval '1 h', now() - (100000 - n) * interval '100 s', 0
        FROM generate_series(1, 99990::bigint) n",
     "INSERT INTO recovery_history (recovery_type, is_drill, backup_id, start_time, end_time, status, rto_seconds, rpo_seconds,
-         predicted_rto_seconds, last_event_id)
+         predicted_rto_seconds, restore_seconds, replay_seconds, wal_replayed_bytes, startup_seconds, last_event_id)
      SELECT 'point_in_time', true, n * 90, now() - n * interval '1 d', now() - n * interval '1 d' + interval '1 h',
-            'completed', 3000 + n, n % 60, 3100 + n, 0
+            'completed', 3000 + n, n % 60, 3100 + n, 2000, 900 + n, 5000000000, 100, 0
        FROM generate_series(1, 1000) n",
     "INSERT INTO recovery_samples
      SELECT now() - (2600000 - n) * interval '1 s', n % 20, n, 1800, '0/0'::pg_lsn + n * 1000, '0/0'::pg_lsn + n * 1001,
