@@ -66,7 +66,8 @@ impl Planning {
         let stretches = self.stretches()?;
         let now = self.assessment.facts.now;
         let evidence = self.evidence(request, &stretches)?;
-        let mut choice = choose(&stretches, &request.wanted, &evidence, now)?;
+        let mut choice = choose(&stretches, &request.wanted, &evidence, now)
+            .map_err(|refusal| refusal.in_view_of(&self.assessment.facts.history))?;
         self.look_at_the_clock(&mut choice, &stretches)?;
         let asked = request.data_directory.map(Text::to_utf8);
         let chain = self.chain(choice.backup)?;

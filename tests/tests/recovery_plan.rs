@@ -373,6 +373,46 @@ fn moments_on_both_sides_of_a_promotion_are_reached_along_the_servers_own_histor
     }
     let error = cluster.refusal("SELECT * FROM recovery_plan(target_timeline => 1)")?;
     ensure!(error.detail().unwrap_or_default().contains("timeline 2"), "{error:?}");
+    let left_at = fs::read_to_string(cluster.data().join("pg_wal/00000002.history"))?;
+    let left_at = left_at.split_whitespace().nth(1).context("no switch point")?;
+    let is_told = |part: Option<&str>| part.unwrap_or_default().contains(&format!("LSN {left_at}"));
+    ensure!(is_told(error.detail()) && is_told(error.hint()), "{error:?}");
+    Ok(())
+}
+
+#[test]
+fn what_a_recovery_to_too_early_a_moment_gave_up_is_reached_as_the_hint_says() -> Result<()> {
+    let mut past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    let too_early = commands(&past.cluster, &format!("target_lsn => '{}'", past.moment(4)?.lsn))?;
+    past.cluster.stop(Shutdown::Fast)?;
+    let restored = Restored::of(&past.cluster, past.cluster.data(), past.cluster.socket().to_owned());
+    run(&past.cluster, "too early", &too_early)?;
+    assert_eq!(restored.text(ROWS)?, "1,2,3,4");
+    let cluster = &past.cluster;
+    insert(cluster, 7)?;
+    archived(cluster)?;
+    let error = cluster.refusal("SELECT * FROM recovery_plan(target_timeline => 1)")?;
+    let hint = error.hint().unwrap_or_default();
+    ensure!(hint.contains("recovery_target_timeline = '1'"), "{error:?}");
+    let (before, later) = (&past.moment(3)?.lsn, &past.moment(5)?.time);
+    let data = cluster.place("second");
+    let plan = commands(
+        cluster,
+        &format!("target_lsn => '{before}', data_directory => '{}'", data.display()),
+    )?;
+    let second = plan
+        .replace("recovery_target_timeline = '2'", "recovery_target_timeline = '1'")
+        .replace(
+            &format!("recovery_target_lsn = '{before}'"),
+            &format!("recovery_target_time = '{later}'"),
+        );
+    ensure!(
+        second.contains("recovery_target_timeline = '1'") && second.contains(later),
+        "{plan}"
+    );
+    let beside = Restored::of(cluster, data.clone(), data);
+    run(cluster, "second", &second)?;
+    assert_eq!(beside.text(ROWS)?, "1,2,3,4,5");
     Ok(())
 }
 

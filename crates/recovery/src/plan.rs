@@ -170,6 +170,7 @@ fn eligible(stretches: &[Stretch], timeline: Option<Timeline>) -> Result<Vec<(us
             return Err(Refusal::UnknownTimeline {
                 timeline: wanted,
                 known,
+                left_at: None,
             });
         }
         Some(wanted) => all().filter(|(_, stretch)| stretch.timeline == wanted).collect(),

@@ -1,7 +1,7 @@
 //! Why a target cannot be reached, and what can be reached instead.
 
 use chrono::{DateTime, Utc};
-use wal::{Lsn, Timeline};
+use wal::{Lsn, Timeline, TimelineHistory};
 
 use crate::sentence::moment;
 
@@ -65,6 +65,8 @@ pub enum Refusal {
         timeline: Timeline,
         /// Those that windows end on.
         known: Vec<Timeline>,
+        /// Where the server left it, if it was on it.
+        left_at: Option<Lsn>,
     },
     /// It has not come yet.
     #[error("target_time {} is in the future", moment(*time))]
@@ -196,14 +198,25 @@ impl Refusal {
                 "No usable backup lies on the server's own history; there are recovery windows on timeline {}.",
                 list(branches)
             ),
-            Self::UnknownTimeline { known, .. } => {
-                if known.is_empty() {
+            Self::UnknownTimeline {
+                timeline,
+                known,
+                left_at,
+            } => {
+                let windows = if known.is_empty() {
                     "There is no recovery window at all.".to_owned()
                 } else {
                     format!(
                         "Recovery windows end on timeline {}. The way to a timeline passes through those that it descends from.",
                         list(known)
                     )
+                };
+                match left_at {
+                    None => windows,
+                    Some(left_at) => format!(
+                        "{windows} This server left timeline {timeline} at LSN {left_at}; what the archive holds of it behind that \
+                         place is not verified."
+                    ),
                 }
             }
             Self::InTheFuture { now, last, .. } => {
@@ -289,6 +302,14 @@ impl Refusal {
                 Some(branch) => format!("Pass target_timeline => {branch} for that branch, or take a base backup."),
                 None => "Take a base backup; SELECT reasons FROM recovery_readiness says what is the matter.".to_owned(),
             },
+            Self::UnknownTimeline {
+                timeline,
+                left_at: Some(left_at),
+                ..
+            } => format!(
+                "To go on along it after a recovery to too early a moment, take the plan for a target before LSN {left_at}, and in its \
+                 settings give recovery_target_timeline = '{timeline}' and the later target; nothing vouches for that WAL."
+            ),
             Self::UnknownTimeline { .. } => {
                 "Leave target_timeline out for the server's own history; recovery_windows shows the others.".to_owned()
             }
@@ -339,6 +360,14 @@ impl Refusal {
             self,
             Self::UnknownName { .. } | Self::UnknownXid { .. } | Self::UnknownTimeline { .. }
         )
+    }
+
+    /// The same, knowing where the server has been.
+    pub fn in_view_of(mut self, history: &TimelineHistory) -> Self {
+        if let Self::UnknownTimeline { timeline, left_at, .. } = &mut self {
+            *left_at = history.switch_point(*timeline);
+        }
+        self
     }
 
     /// Whether another target would fare no better.
