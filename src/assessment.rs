@@ -226,8 +226,7 @@ fn load_backups(facts: &mut Facts, server: &Server, depth: Depth) -> Result<()> 
         Depth::Protection | Depth::Overview | Depth::Everything => return Ok(()),
     };
     if !facts.broken.is_empty() {
-        let ends = recovery::gaps::ends(&facts.broken);
-        facts.needs = Some(outline::needs(system, &ends, &facts.history, limit)?);
+        facts.needs = Some(outline::needs(system, &facts.broken, &facts.history, limit)?);
     }
     Ok(())
 }

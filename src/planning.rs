@@ -67,7 +67,7 @@ impl Planning {
         let now = self.assessment.facts.now;
         let evidence = self.evidence(request, &stretches)?;
         let mut choice = choose(&stretches, &request.wanted, &evidence, now)
-            .map_err(|refusal| refusal.in_view_of(&self.assessment.facts.history))?;
+            .map_err(|refusal| refusal.in_view_of(&self.assessment.facts.history, &stretches))?;
         self.look_at_the_clock(&mut choice, &stretches)?;
         let asked = request.data_directory.map(Text::to_utf8);
         let chain = self.chain(choice.backup)?;

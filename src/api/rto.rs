@@ -7,6 +7,7 @@ use crate::server::Server;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use recovery::{Load, Prediction, Unpredictable};
+use std::collections::{BTreeSet, HashSet};
 use wal::Lsn;
 
 /// Two rows: how long a recovery to this moment would take, and one to the moment of the current window that takes longest.
@@ -87,7 +88,11 @@ fn worst(
         window.to_lsn,
         server.system_identifier(),
     )?;
-    Ok(match facts.rates.longest(&origins, window.to_lsn) {
+    let known: HashSet<i64> = origins.iter().map(|origin| origin.id).collect();
+    let parents = origins.iter().filter_map(|origin| origin.parent);
+    let older: BTreeSet<i64> = parents.filter(|parent| !known.contains(parent)).collect();
+    let older = backup::sizes_with_parents(older.into_iter().collect())?;
+    Ok(match facts.rates.longest(&origins, &older, window.to_lsn) {
         Some((origin, at)) => (
             facts.rates.predict(Load {
                 backup: origin.id,

@@ -1,5 +1,7 @@
 //! Statements about backups and their policies.
 
+use std::collections::HashMap;
+
 use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 
@@ -134,18 +136,29 @@ pub fn start_lsn(id: i64) -> Result<Option<Lsn>> {
 
 /// The size of a backup together with those that it builds on, in bytes; none where one of them is not on record, or its size.
 pub fn size_with_parents(id: i64) -> Result<Option<u64>> {
-    static SIZE: Statement = Statement::new(
+    Ok(sizes_with_parents(vec![id])?.remove(&id))
+}
+
+/// The same of several, without those of which it is not known.
+pub fn sizes_with_parents(ids: Vec<i64>) -> Result<HashMap<i64, u64>> {
+    // OFFSET 0 keeps the look-up of a parent what it is: else a plan for many rows would read the whole table for a few.
+    static SIZES: Statement = Statement::new(
         "WITH RECURSIVE chain AS (
-             SELECT id, parent_id, backup_type, backup_size_bytes FROM @extschema@.backup_history WHERE id = $1
+             SELECT w.id AS whole, b.id, b.parent_id, b.backup_type, b.backup_size_bytes
+               FROM unnest($1::bigint[]) AS w (id),
+                    LATERAL (SELECT * FROM @extschema@.backup_history b WHERE b.id = w.id OFFSET 0) b
              UNION
-             SELECT parent.id, parent.parent_id, parent.backup_type, parent.backup_size_bytes
-               FROM chain LEFT JOIN @extschema@.backup_history AS parent ON parent.id = chain.parent_id
-              WHERE chain.backup_type IN ('incremental', 'differential')
+             SELECT c.whole, p.id, p.parent_id, p.backup_type, p.backup_size_bytes
+               FROM chain c
+               LEFT JOIN LATERAL (SELECT * FROM @extschema@.backup_history b WHERE b.id = c.parent_id OFFSET 0) p ON true
+              WHERE c.backup_type IN ('incremental', 'differential')
          )
-         SELECT CASE WHEN bool_and(backup_size_bytes IS NOT NULL) THEN sum(backup_size_bytes)::bigint END FROM chain",
+         SELECT c.whole, sum(c.backup_size_bytes)::bigint
+           FROM chain c GROUP BY c.whole HAVING bool_and(c.backup_size_bytes IS NOT NULL)",
     );
-    SIZE.read(&[id.into()], |rows| {
-        Ok(rows.one("a size")?.get::<i64>(1)?.map(i64::unsigned_abs))
+    SIZES.read(&[ids.into()], |rows| {
+        rows.map(|row| Ok((row.need(1, "an id")?, row.need::<i64>(2, "a size")?.unsigned_abs())))
+            .collect()
     })
 }
 

@@ -63,7 +63,8 @@ pub fn record(backup: &Detected) -> Result<()> {
                 SET start_lsn = t.start_lsn, end_lsn = t.end_lsn, timeline_id = t.timeline_id,
                     start_wal_file = t.start_wal_file, end_wal_file = t.end_wal_file,
                     wal_bytes = t.end_lsn - t.start_lsn, label = COALESCE(b.label, t.label), backup_history_file = t.file,
-                    parent_id = COALESCE(b.parent_id, (SELECT id FROM parent))
+                    parent_id = COALESCE(b.parent_id, (SELECT id FROM parent)),
+                    backup_type = CASE b.backup_type WHEN 'full' THEN t.backup_type ELSE b.backup_type END
                FROM told t, recorded r
               WHERE b.id = r.id
           RETURNING b.id

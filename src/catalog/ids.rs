@@ -4,7 +4,7 @@ use pgrx::{IntoDatum, impl_sql_translatable, pg_sys};
 
 /// Keys. pgrx would make an array of a `Vec` with a call into PostgreSQL for each element, and a gap can break every backup of
 /// years.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Ids(pub Vec<i64>);
 
 impl IntoDatum for Ids {

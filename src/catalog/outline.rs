@@ -4,10 +4,12 @@
 //! every column of it; only the rows that are wanted in the end are read from the table.
 
 use super::facts::backup;
+use super::statement::Row;
 use super::{PgLsn, Statement};
 use crate::error::Result;
 use recovery::outline::{FEW, Lookup, NEWEST, NEWEST_WHOLE};
-use recovery::{BackupFact, Need};
+use recovery::{BackupFact, BrokenRun, Need};
+use std::collections::BTreeSet;
 use wal::{Lsn, SegmentSize, Timeline, TimelineHistory};
 
 /// The backups that these lookups find, the newest ones, the last that failed, and the parents of them all.
@@ -92,57 +94,58 @@ pub fn backups(system_identifier: i64, lookups: &[Lookup]) -> Result<Vec<BackupF
     )
 }
 
-/// What the backups that somebody would recover from need, together where it lies between the same two of these ends of gaps, and
+/// What the backups that somebody would recover from need, together where it lies between the ends of the same two of these runs, and
 /// of those no more than `limit`, where there is one: the first in WAL.
 pub fn needs(
     system_identifier: i64,
-    ends: &[Lsn],
+    broken: &[BrokenRun],
     history: &TimelineHistory,
     limit: Option<usize>,
 ) -> Result<Vec<Need>> {
-    // Off the server's own history are those of other timelines, and on one that it left those that end behind where.
+    // Off the server's own history are those of other timelines, and on one that it left those that end behind where; they meet
+    // nothing but what is broken of their own timeline.
     static NEEDS: Statement = Statement::new(
-        "WITH RECURSIVE history AS MATERIALIZED (
+        "WITH history AS MATERIALIZED (
              SELECT h.timeline_id, '0/0'::pg_lsn + h.left_at::numeric AS left_at
                FROM unnest($4::integer[], $5::bigint[]) AS h (timeline_id, left_at)
          ), between AS MATERIALIZED (
              SELECT s.first, '0/0'::pg_lsn + s.first::numeric AS from_lsn, '0/0'::pg_lsn + s.behind::numeric AS behind_lsn
                FROM unnest($2::bigint[], $3::bigint[]) AS s (first, behind)
-         ), whole AS NOT MATERIALIZED (
+         ), candidates AS NOT MATERIALIZED (
              SELECT b.id, b.timeline_id::integer AS timeline_id, b.end_lsn,
                     CASE WHEN b.wal_included THEN b.end_lsn ELSE b.start_lsn END AS needed
                FROM @extschema@.backup_history b
               WHERE b.status = 'completed' AND b.backup_type IN ('full', 'incremental', 'differential') AND b.is_wal_range IS NOT TRUE
                 AND b.verification <> 'failed' AND (b.system_identifier IS NULL OR b.system_identifier = $1)
-         ), taken_on AS (
-             SELECT min(w.timeline_id) AS timeline_id FROM whole w
-             UNION ALL
-             SELECT (SELECT min(w.timeline_id) FROM whole w WHERE w.timeline_id > t.timeline_id)
-               FROM taken_on t WHERE t.timeline_id IS NOT NULL
          ), elsewhere AS MATERIALIZED (
              SELECT t.timeline_id, coalesce(h.left_at, '0/0') AS left_at
-               FROM taken_on t LEFT JOIN history h ON h.timeline_id = t.timeline_id
-              WHERE t.timeline_id <> $6
+               FROM unnest($6::integer[]) AS t (timeline_id) LEFT JOIN history h ON h.timeline_id = t.timeline_id
          )
          SELECT s.first, h.timeline_id, true,
-                ARRAY(SELECT w.id FROM whole w
-                       WHERE w.timeline_id = h.timeline_id AND w.needed >= s.from_lsn AND w.needed < s.behind_lsn
-                         AND w.end_lsn <= h.left_at
-                       ORDER BY w.needed LIMIT $7)
+                ARRAY(SELECT c.id FROM candidates c
+                       WHERE c.timeline_id = h.timeline_id AND c.needed >= s.from_lsn AND c.needed < s.behind_lsn
+                         AND c.end_lsn <= h.left_at
+                       ORDER BY c.needed LIMIT $7)
            FROM between s JOIN history h ON s.from_lsn <= h.left_at
          UNION ALL
          SELECT s.first, e.timeline_id, false,
-                ARRAY(SELECT w.id FROM whole w
-                       WHERE w.timeline_id = e.timeline_id AND w.needed >= s.from_lsn AND w.needed < s.behind_lsn
-                         AND w.end_lsn > e.left_at
-                       ORDER BY w.needed LIMIT $7)
+                ARRAY(SELECT c.id FROM candidates c
+                       WHERE c.timeline_id = e.timeline_id AND c.needed >= s.from_lsn AND c.needed < s.behind_lsn
+                         AND c.end_lsn > e.left_at
+                       ORDER BY c.needed LIMIT $7)
            FROM between s CROSS JOIN elsewhere e",
     );
-    let behind: Vec<i64> = ends.iter().copied().map(signed).collect();
+    let behind: Vec<i64> = recovery::gaps::ends(broken).into_iter().map(signed).collect();
     let mut first = behind.clone();
     first.insert(0, 0);
     first.pop();
     let (timelines, left) = left_at(history);
+    let elsewhere: BTreeSet<i32> = broken
+        .iter()
+        .map(|run| run.first.timeline)
+        .filter(|timeline| *timeline != history.timeline())
+        .map(|timeline| timeline.0.cast_signed())
+        .collect();
     NEEDS.read(
         &[
             system_identifier.into(),
@@ -150,25 +153,26 @@ pub fn needs(
             behind.into(),
             timelines.into(),
             left.into(),
-            history.timeline().0.cast_signed().into(),
+            elsewhere.into_iter().collect::<Vec<i32>>().into(),
             // One more than wanted tells whether there are more.
             limit.map(|limit| count(limit.saturating_add(1))).into(),
         ],
         |rows| {
-            rows.map(|row| {
-                let timeline: i32 = row.need(2, "a timeline")?;
+            let need = |row: Row| {
                 let mut ids: Vec<i64> = row.need(4, "ids")?;
                 let and_more = limit.is_some_and(|limit| ids.len() > limit);
                 ids.truncate(limit.unwrap_or(usize::MAX));
                 Ok(Need {
                     from: Lsn(row.need::<i64>(1, "a position")?.unsigned_abs()),
-                    timeline: Timeline(timeline.unsigned_abs()),
+                    timeline: Timeline(row.need::<i32>(2, "a timeline")?.cast_unsigned()),
                     on_history: row.need(3, "whether it is on the history")?,
                     ids,
                     and_more,
                 })
-            })
-            .collect()
+            };
+            rows.map(need)
+                .filter(|need| need.as_ref().map_or(true, |need| !need.ids.is_empty()))
+                .collect()
         },
     )
 }

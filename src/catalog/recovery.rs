@@ -4,7 +4,7 @@ use pgrx::AnyNumeric;
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 
 use super::statement::Rows;
-use super::{PgLsn, Statement, Text};
+use super::{PgLsn, Statement, Text, backup};
 use crate::error::Result;
 use recovery::Measured;
 
@@ -131,42 +131,35 @@ const NEWEST: i64 = 10;
 /// What the newest recoveries and rehearsals took. A crash recovery says nothing of them: it reads pg_wal, not the archive.
 pub fn measured() -> Result<Vec<Measured>> {
     static MEASURED: Statement = Statement::new(
-        "WITH RECURSIVE newest AS MATERIALIZED (
-             SELECT r.id, r.backup_id, r.restore_seconds, r.wal_replayed_bytes, r.replay_seconds,
-                    COALESCE(r.startup_seconds, r.rto_seconds - r.restore_seconds - r.replay_seconds) AS startup_seconds
-               FROM @extschema@.recovery_history r
-              WHERE r.status = 'completed' AND r.recovery_type NOT IN ('crash', 'failover')
-                AND (r.restore_seconds IS NOT NULL OR r.replay_seconds IS NOT NULL)
-              ORDER BY r.id DESC LIMIT $1
-         ), chain AS (
-             SELECT n.backup_id AS restored, b.id, b.parent_id, b.backup_type, b.backup_size_bytes
-               FROM newest n JOIN @extschema@.backup_history b ON b.id = n.backup_id
-              WHERE n.restore_seconds IS NOT NULL
-             UNION
-             SELECT c.restored, p.id, p.parent_id, p.backup_type, p.backup_size_bytes
-               FROM chain c LEFT JOIN LATERAL (SELECT * FROM @extschema@.backup_history b WHERE b.id = c.parent_id OFFSET 0) p ON true
-              WHERE c.backup_type IN ('incremental', 'differential')
-         ), size AS MATERIALIZED (
-             SELECT c.restored, sum(c.backup_size_bytes)::bigint AS bytes
-               FROM chain c GROUP BY c.restored HAVING bool_and(c.backup_size_bytes IS NOT NULL)
-         )
-         SELECT n.id, s.bytes, n.restore_seconds::float8, n.wal_replayed_bytes, n.replay_seconds::float8, n.startup_seconds::float8
-           FROM newest n LEFT JOIN size s ON s.restored = n.backup_id
-          ORDER BY n.id DESC",
+        "SELECT r.id, r.backup_id, r.restore_seconds::float8, r.wal_replayed_bytes, r.replay_seconds::float8,
+                COALESCE(r.startup_seconds, r.rto_seconds - r.restore_seconds - r.replay_seconds)::float8
+           FROM @extschema@.recovery_history r
+          WHERE r.status = 'completed' AND r.recovery_type NOT IN ('crash', 'failover')
+            AND (r.restore_seconds IS NOT NULL OR r.replay_seconds IS NOT NULL)
+          ORDER BY r.id DESC LIMIT $1",
     );
-    MEASURED.read(&[NEWEST.into()], |rows| {
+    let mut measured: Vec<(Option<i64>, Measured)> = MEASURED.read(&[NEWEST.into()], |rows| {
         rows.map(|row| {
-            Ok(Measured {
+            let measured = Measured {
                 recovery: row.need(1, "an id")?,
-                restored_bytes: row.get::<i64>(2)?.map(i64::unsigned_abs),
+                restored_bytes: None,
                 restore_seconds: row.get(3)?,
                 replayed_bytes: row.get::<i64>(4)?.map(i64::unsigned_abs),
                 replay_seconds: row.get(5)?,
                 startup_seconds: row.get(6)?,
-            })
+            };
+            Ok((row.get(2)?, measured))
         })
-        .collect()
-    })
+        .collect::<Result<_>>()
+    })?;
+    let restored: Vec<i64> = measured.iter().filter_map(|(backup, _)| *backup).collect();
+    if !restored.is_empty() {
+        let sizes = backup::sizes_with_parents(restored)?;
+        for (backup, measured) in &mut measured {
+            measured.restored_bytes = backup.and_then(|backup| sizes.get(&backup).copied());
+        }
+    }
+    Ok(measured.into_iter().map(|(_, measured)| measured).collect())
 }
 
 /// What completing a recovery needs to know of it.

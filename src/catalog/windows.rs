@@ -99,7 +99,7 @@ pub fn restore_point(timelines: &[Timeline], name: &Text) -> Result<Option<Lsn>>
 /// The backups that recoveries to moments between `from` and `to`, on these timelines, can begin with, in the order of their ends.
 pub fn origins_between(timelines: &[Timeline], from: Lsn, to: Lsn, system_identifier: i64) -> Result<Vec<Origin>> {
     static ORIGINS: Statement = Statement::new(
-        "SELECT id, start_lsn, end_lsn, backup_size_bytes::bigint, parent_id
+        "SELECT id, start_lsn, end_lsn, backup_size_bytes::bigint, CASE WHEN backup_type <> 'full' THEN parent_id END
            FROM @extschema@.backup_history
           WHERE status = 'completed' AND verification <> 'failed' AND start_lsn IS NOT NULL
             AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE

@@ -1,4 +1,4 @@
-//! Of thousands of backups each view says what it would say of a few, without reading them all.
+//! Of thousands of backups the views say what they would say of a few.
 //!
 //! The backups and gaps are made up, and no worker runs, since it would find none of them.
 
@@ -64,6 +64,33 @@ fn promoted() -> Result<(Cluster, String)> {
         "SELECT count(pg_logical_emit_message(false, 'filler', repeat('x', 1000000))) FROM generate_series(1, 8)",
     )?;
     Ok((cluster, left_at))
+}
+
+#[test]
+fn of_thousands_of_backups_a_policy_counts_its_own_and_those_that_it_watches() -> Result<()> {
+    let cluster = Cluster::start(Settings::new().set("pg_backstop.database", "nobody"))?;
+    cluster.text("CREATE EXTENSION pg_backstop")?;
+    let mut session = cluster.connect()?;
+    // Of each policy's type 1,000 are its own, and 2,000 more were detected that are nobody's; 50 hours are 2 days and 2 hours.
+    session.batch_execute(
+        "SET session_replication_role = replica;
+         INSERT INTO backup_policies (id, policy_name, backup_type, retention_days, min_backups, last_event_id)
+         VALUES (1, 'nightly', 'full', 2, 10, 0), (2, 'hourly', 'incremental', 2, 2999, 0), (3, 'both', 'full', 1000, 1, 0);
+         INSERT INTO backup_history (policy_id, backup_type, status, verification, origin, started_at, finished_at, last_event_id)
+         SELECT CASE WHEN n <= 1000 THEN kind.policy END, kind.backup_type, CASE WHEN n % 100 = 0 THEN 'failed' ELSE 'completed' END,
+                CASE WHEN n % 100 = 1 THEN 'failed' ELSE 'unverified' END,
+                CASE WHEN n <= 1000 THEN 'recorded' ELSE 'detected' END,
+                now() - n % 1000 * interval '1 h', now() - n % 1000 * interval '1 h', 0
+           FROM generate_series(1, 3000) n, (VALUES (1, 'full'), (2, 'incremental')) AS kind (policy, backup_type)",
+    )?;
+    assert_eq!(
+        cluster.text(
+            "SELECT policy_name, good_count, expendable_count, running_count FROM v_policy_status ORDER BY policy_id"
+        )?,
+        // Of each hundred 98 are good. Younger than two days are those of hours 2 to 47, three times.
+        "nightly|2940|2802|0\nhourly|2940|0|0\nboth|1960|0|0"
+    );
+    Ok(())
 }
 
 #[test]

@@ -200,14 +200,16 @@ fn a_chain_of_incremental_backups_is_put_together() -> Result<()> {
     if Server::chosen()?.major() < 17 {
         return Ok(());
     }
+    // Each with its WAL in the archive only.
+    let apart = "--wal-method=none";
     let past = Past::with(settings().set("summarize_wal", "on"), |cluster, path| {
-        cluster.base_backup(path)
+        basebackup(cluster, &[apart], path)
     })?;
     let cluster = &past.cluster;
     let incremental = |from: &Path, to: &Path| {
         let option = format!("--incremental={}", from.join("backup_manifest").display());
         recorded(cluster, "incremental", to, |cluster, path| {
-            basebackup(cluster, &[&option], path)
+            basebackup(cluster, &[apart, &option], path)
         })
     };
     incremental(&cluster.place("the backup"), &cluster.place("monday"))?;
@@ -222,6 +224,21 @@ fn a_chain_of_incremental_backups_is_put_together() -> Result<()> {
     )?;
     ensure!(plan.contains("pg_combinebackup") && plan.contains("tuesday"), "{plan}");
     let restored = carried_out(cluster, "combined", &format!("target_lsn => '{}'", after.lsn))?;
+    assert_eq!(restored.text(ROWS)?, "1,2,3,4,5,6,7,8");
+    drop(restored);
+    // What a retention by the newest backup's start leaves: the WAL of the others is gone, and their files are enough.
+    let newest = cluster.text("SELECT pg_walfile_name(start_lsn) FROM backup_history ORDER BY id DESC LIMIT 1")?;
+    for older in cluster
+        .archive()
+        .segments()?
+        .iter()
+        .filter(|segment| **segment < newest)
+    {
+        cluster.archive().remove(older)?.stays();
+    }
+    cluster.wait_for("SELECT backup_id FROM recovery_windows", "3")?;
+    cluster.wait_for("SELECT status FROM recovery_readiness", "ready")?;
+    let restored = carried_out(cluster, "without their WAL", &format!("target_lsn => '{}'", after.lsn))?;
     assert_eq!(restored.text(ROWS)?, "1,2,3,4,5,6,7,8");
     Ok(())
 }
@@ -393,26 +410,38 @@ fn what_a_recovery_to_too_early_a_moment_gave_up_is_reached_as_the_hint_says() -
     archived(cluster)?;
     let error = cluster.refusal("SELECT * FROM recovery_plan(target_timeline => 1)")?;
     let hint = error.hint().unwrap_or_default();
-    ensure!(hint.contains("recovery_target_timeline = '1'"), "{error:?}");
+    ensure!(hint.contains("timeline 1 and the later target"), "{error:?}");
     let (before, later) = (&past.moment(3)?.lsn, &past.moment(5)?.time);
     let data = cluster.place("second");
     let plan = commands(
         cluster,
         &format!("target_lsn => '{before}', data_directory => '{}'", data.display()),
     )?;
-    let second = plan
-        .replace("recovery_target_timeline = '2'", "recovery_target_timeline = '1'")
-        .replace(
+    let mut second = plan;
+    for (named, instead) in [
+        (
+            "recovery_target_timeline = '2'",
+            "recovery_target_timeline = '1'".to_owned(),
+        ),
+        (
             &format!("recovery_target_lsn = '{before}'"),
-            &format!("recovery_target_time = '{later}'"),
-        );
-    ensure!(
-        second.contains("recovery_target_timeline = '1'") && second.contains(later),
-        "{plan}"
-    );
+            format!("recovery_target_time = '{later}'"),
+        ),
+        (
+            &format!("'lsn', target_lsn => '{before}', target_timeline => 2"),
+            format!("'point_in_time', target_time => '{later}', target_timeline => 1"),
+        ),
+    ] {
+        ensure!(second.contains(named), "no {named:?} in {second}");
+        second = second.replace(named, &instead);
+    }
     let beside = Restored::of(cluster, data.clone(), data);
     run(cluster, "second", &second)?;
     assert_eq!(beside.text(ROWS)?, "1,2,3,4,5");
+    assert_eq!(
+        cluster.text("SELECT recovery_type, target_timeline, status FROM recovery_history WHERE is_drill")?,
+        "point_in_time|1|completed"
+    );
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The predicted duration of a recovery: from measured ones, or not at all.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tests::{Cluster, Settings};
 
 const PREDICTED: &str = "SELECT predicted_rto_seconds, rto_basis FROM recovery_readiness";
@@ -70,6 +70,28 @@ fn a_prediction_is_what_measured_rates_make_of_the_backup_and_its_wal() -> Resul
         "SELECT round(predicted_rto_seconds / 10), round(rto_seconds) FROM recovery_history WHERE id = {next}"
     ))?;
     assert_eq!(beside, "4|100");
+    Ok(())
+}
+
+#[test]
+fn what_a_recovery_of_an_incremental_backup_restored_counts_those_that_it_builds_on() -> Result<()> {
+    let cluster = cluster()?;
+    let mut session = cluster.connect()?;
+    // Recovery 1: 4 MB in 4 s, of three backups. Of what recovery 2 restored, one is not on record. Recovery 3: 2 MB in 4 s.
+    session.batch_execute(
+        "SET session_replication_role = replica;
+         INSERT INTO backup_history (id, backup_type, parent_id, backup_size_bytes, status, origin, last_event_id)
+         VALUES (1001, 'full', NULL, 2097152, 'completed', 'recorded', 0), (1002, 'incremental', 1001, 1048576, 'completed', 'recorded', 0),
+                (1003, 'differential', 1002, 1048576, 'completed', 'recorded', 0),
+                (1004, 'incremental', 4711, 1048576, 'completed', 'recorded', 0);
+         INSERT INTO recovery_history (id, recovery_type, is_drill, backup_id, start_time, end_time, status, rto_seconds, restore_seconds,
+                                       replay_seconds, wal_replayed_bytes, startup_seconds, last_event_id)
+         VALUES (1, 'latest', true, 1003, now(), now(), 'completed', 6, 4, 1, 1048576, 1, 0),
+                (2, 'latest', true, 1004, now(), now(), 'completed', 6, 4, 1, 1048576, 1, 0),
+                (3, 'latest', true, 1001, now(), now(), 'completed', 6, 4, 1, 1048576, 1, 0)",
+    )?;
+    let basis = cluster.text("SELECT rto_basis FROM recovery_readiness")?;
+    ensure!(basis.contains("at 768 kB/s (recoveries 3 and 1)"), "{basis}");
     Ok(())
 }
 

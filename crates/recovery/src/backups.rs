@@ -81,12 +81,12 @@ pub enum Unusable {
     /// It builds on a backup that is not on record.
     #[error("the backup that it builds on is not on record")]
     NoParent,
-    /// It builds on a backup that is not usable.
-    #[error("backup {parent}, which it builds on, is not usable: {why}")]
+    /// It builds on a backup whose files are not all there and sound.
+    #[error("backup {parent}, which it builds on, cannot be restored: {why}")]
     ParentUnusable {
         /// The parent.
         parent: i64,
-        /// Why that is not usable.
+        /// Why.
         why: Box<Unusable>,
     },
     /// It builds, through others, on itself.
@@ -111,20 +111,18 @@ fn problem_in_brackets(status: Status, problem: Option<&str>) -> String {
 impl Unusable {
     /// Whether nothing is wrong but that the worker has yet to see the WAL, as is so right after a backup.
     pub fn is_waiting(&self) -> bool {
-        match self {
-            Self::WalUnverified { .. } => true,
-            Self::ParentUnusable { why, .. } => why.is_waiting(),
-            _ => false,
-        }
+        matches!(self, Self::WalUnverified { .. })
     }
 
     /// Whether the loss that it comes from was acknowledged.
     pub fn is_acknowledged(&self) -> bool {
-        match self {
-            Self::WalBroken { status, .. } => *status == Status::Acknowledged,
-            Self::ParentUnusable { why, .. } => why.is_acknowledged(),
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::WalBroken {
+                status: Status::Acknowledged,
+                ..
+            }
+        )
     }
 }
 
@@ -159,26 +157,18 @@ pub(crate) fn is_candidate(backup: &BackupFact) -> bool {
 pub(crate) fn usability(facts: &Facts, path: &Path<'_>) -> Vec<(i64, Result<Usable, Unusable>)> {
     let by_id: BTreeMap<i64, &BackupFact> = facts.backups.iter().map(|backup| (backup.id, backup)).collect();
     let physical = |backup: &&BackupFact| backup.backup_type.is_physical() && backup.status != BackupStatus::Expired;
-    let alone: BTreeMap<i64, Result<Usable, Unusable>> = facts
-        .backups
-        .iter()
-        .map(|backup| (backup.id, on_its_own(backup, path)))
-        .collect();
     facts
         .backups
         .iter()
         .filter(physical)
-        .map(|backup| (backup.id, with_parents(backup, &alone, &by_id)))
+        .map(|backup| (backup.id, with_parents(backup, path, &by_id)))
         .collect()
 }
 
-/// A chain of incremental backups is as good as its worst link.
-fn with_parents(
-    backup: &BackupFact,
-    alone: &BTreeMap<i64, Result<Usable, Unusable>>,
-    by_id: &BTreeMap<i64, &BackupFact>,
-) -> Result<Usable, Unusable> {
-    let own = alone.get(&backup.id).cloned().unwrap_or(Err(Unusable::RangeUnknown))?;
+/// A chain of incremental backups is as good as its worst link. Of those that one builds on only the files are needed: each block
+/// that changed since the parent began is in the child (pg_combinebackup, and so do the tools), which replays its own WAL alone.
+fn with_parents(backup: &BackupFact, path: &Path<'_>, by_id: &BTreeMap<i64, &BackupFact>) -> Result<Usable, Unusable> {
+    let own = on_its_own(backup, path)?;
     let mut child = backup;
     for _ in 0..=by_id.len() {
         if !child.backup_type.needs_parent() {
@@ -188,12 +178,12 @@ fn with_parents(
         let why = match parent {
             None => Unusable::NoParent,
             Some(parent) if !parent.backup_type.is_physical() => Unusable::NoParent,
-            Some(parent) => match alone.get(&parent.id) {
-                Some(Err(why)) => Unusable::ParentUnusable {
+            Some(parent) => match files_are_sound(parent) {
+                Err(why) => Unusable::ParentUnusable {
                     parent: parent.id,
-                    why: Box::new(why.clone()),
+                    why: Box::new(why),
                 },
-                _ => {
+                Ok(()) => {
                     child = parent;
                     continue;
                 }
@@ -211,13 +201,19 @@ fn with_parents(
     Err(Unusable::Circular)
 }
 
-fn on_its_own(backup: &BackupFact, path: &Path<'_>) -> Result<Usable, Unusable> {
+/// Whether its files are all there and sound, as far as is known.
+fn files_are_sound(backup: &BackupFact) -> Result<(), Unusable> {
     if backup.status != BackupStatus::Completed {
         return Err(Unusable::NotCompleted(backup.status));
     }
     if backup.verification == Verification::Failed {
         return Err(Unusable::VerificationFailed);
     }
+    Ok(())
+}
+
+fn on_its_own(backup: &BackupFact, path: &Path<'_>) -> Result<Usable, Unusable> {
+    files_are_sound(backup)?;
     let (Some(start), Some(end)) = (backup.start, backup.end) else {
         return Err(Unusable::RangeUnknown);
     };

@@ -130,16 +130,20 @@ impl Rates {
     }
 
     /// The backup and the moment that a recovery takes the longest to get to, where somebody goes back to each moment from the last
-    /// backup before it: just before the next backup, or at the end, `to`. `origins` are in the order of their ends.
-    pub fn longest<'a>(&self, origins: &'a [Origin], to: Lsn) -> Option<(&'a Origin, Lsn)> {
+    /// backup before it: just before the next backup, or at the end, `to`. `origins` are in the order of their ends;
+    /// `older` has the sizes of those that they build on and that are not among them, each with what it builds on itself.
+    pub fn longest<'a>(&self, origins: &'a [Origin], older: &HashMap<i64, u64>, to: Lsn) -> Option<(&'a Origin, Lsn)> {
         let (restore, replay) = (self.restore.as_ref()?, self.replay.as_ref()?);
         let mut with_parents: HashMap<i64, u64> = HashMap::with_capacity(origins.len());
         let mut longest: Option<(f64, &Origin, Lsn)> = None;
         let upto = origins.iter().skip(1).map(|next| next.end).chain([to]);
         for (origin, upto) in origins.iter().zip(upto) {
-            // A parent that was taken before all of these counts as nothing: its size is the same for each that builds on it.
-            let below = origin.parent.and_then(|parent| with_parents.get(&parent)).unwrap_or(&0);
-            let bytes = origin.bytes.unwrap_or(0).saturating_add(*below);
+            let below = origin
+                .parent
+                .map(|parent| with_parents.get(&parent).or_else(|| older.get(&parent)));
+            // Of what is not on record nothing can be said; it counts for nothing rather than hide what is.
+            let below = below.flatten().copied().unwrap_or_default();
+            let bytes = origin.bytes.unwrap_or_default().saturating_add(below);
             with_parents.insert(origin.id, bytes);
             let seconds = restore.seconds_for(bytes) + replay.seconds_for(upto.bytes_since(origin.start));
             if longest.is_none_or(|(most, _, _)| seconds > most) {
@@ -352,7 +356,7 @@ mod tests {
             parent,
         };
         let longest = |origins: &[Origin]| {
-            let found = rates.longest(origins, Lsn(100 * MB));
+            let found = rates.longest(origins, &HashMap::from([(1, 10 * MB)]), Lsn(100 * MB));
             found.map(|(origin, at)| (origin.id, at.0 / MB))
         };
         let full = [origin(1, 0, 10, None), origin(2, 50, 10, None), origin(3, 90, 10, None)];
@@ -370,7 +374,13 @@ mod tests {
             Some((3, 100)),
             "46 MB restored and 20 replayed against 10 and 51"
         );
-        assert_eq!(Rates::default().longest(&full, Lsn(100 * MB)), None);
+        let younger = [origin(3, 80, 5, Some(1)), origin(4, 90, 14, None)];
+        assert_eq!(
+            longest(&younger),
+            Some((3, 91)),
+            "15 MB restored and 11 replayed against 14 and 10"
+        );
+        assert_eq!(Rates::default().longest(&full, &HashMap::new(), Lsn(100 * MB)), None);
     }
 
     #[test]

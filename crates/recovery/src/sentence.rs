@@ -22,7 +22,7 @@ pub(crate) fn seconds(seconds: f64) -> String {
     span(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
-/// A moment as PostgreSQL reads and shows it, in UTC: `2026-11-21 15:38:17.12345+00`.
+/// A moment as PostgreSQL reads it, and shows it where TimeZone is UTC: `2026-11-21 15:38:17.12345+00`.
 pub(crate) fn moment(at: DateTime<Utc>) -> String {
     let shown = at.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
     // The same moment in a message and in a column is the same text.

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use wal::{Lsn, Timeline, TimelineHistory};
 
+use super::Stretch;
 use crate::sentence::moment;
 
 /// A target as it was asked for.
@@ -65,7 +66,7 @@ pub enum Refusal {
         timeline: Timeline,
         /// Those that windows end on.
         known: Vec<Timeline>,
-        /// Where the server left it, if it was on it.
+        /// Where the server left it, if it was on it and a window leads there.
         left_at: Option<Lsn>,
     },
     /// It has not come yet.
@@ -307,8 +308,8 @@ impl Refusal {
                 left_at: Some(left_at),
                 ..
             } => format!(
-                "To go on along it after a recovery to too early a moment, take the plan for a target before LSN {left_at}, and in its \
-                 settings give recovery_target_timeline = '{timeline}' and the later target; nothing vouches for that WAL."
+                "To go on along it after a recovery to too early a moment, take the plan for a target before LSN {left_at}, and put \
+                 timeline {timeline} and the later target into its commands, wherever they name these; nothing vouches for that WAL."
             ),
             Self::UnknownTimeline { .. } => {
                 "Leave target_timeline out for the server's own history; recovery_windows shows the others.".to_owned()
@@ -363,9 +364,13 @@ impl Refusal {
     }
 
     /// The same, knowing where the server has been.
-    pub fn in_view_of(mut self, history: &TimelineHistory) -> Self {
+    pub fn in_view_of(mut self, history: &TimelineHistory, stretches: &[Stretch]) -> Self {
         if let Self::UnknownTimeline { timeline, left_at, .. } = &mut self {
-            *left_at = history.switch_point(*timeline);
+            let leads_to = |place: &Lsn| {
+                let mut own = stretches.iter().filter(|stretch| stretch.on_history);
+                own.any(|stretch| stretch.bounds.from_lsn <= *place && *place <= stretch.bounds.to_lsn)
+            };
+            *left_at = history.switch_point(*timeline).filter(leads_to);
         }
         self
     }

@@ -266,9 +266,10 @@ fn an_incremental_backup_is_as_good_as_what_it_builds_on() {
     ]);
     assert_eq!(survey(&facts).newest_usable, Some(3));
     facts.backups[0].verification = Verification::Failed;
-    assert!(
-        why(&facts, 3).starts_with("backup 1, which it builds on, is not usable: ")
-            || why(&facts, 3).contains("backup 2")
+    assert_eq!(
+        why(&facts, 3),
+        "backup 2, which it builds on, cannot be restored: backup 1, which it builds on, cannot be restored: its verification failed; see its \
+         verification_detail"
     );
     assert_eq!(survey(&facts).newest_usable, None);
     let orphan = cluster(vec![incremental(2, None, 4.0, 4.5), incremental(3, Some(77), 6.0, 6.5)]);
@@ -279,6 +280,19 @@ fn an_incremental_backup_is_as_good_as_what_it_builds_on() {
         incremental(3, Some(2), 6.0, 6.5),
     ]);
     assert!(why(&circular, 2).contains("on itself"));
+}
+
+#[test]
+fn an_incremental_backup_needs_the_files_of_what_it_builds_on_and_not_their_wal() {
+    let mut incremental = backup(2, 6.0, 6.5);
+    incremental.backup_type = BackupType::Incremental;
+    incremental.parent_id = Some(1);
+    let facts = cluster(vec![backup(1, 2.0, 2.5), incremental]).with_broken([missing(2)]);
+    assert_eq!(
+        why(&facts, 1),
+        "segment 000000010000000000000002, which it needs, is missing"
+    );
+    assert_eq!(shown(&facts), [(2, 6.5, 10.0, "now".to_owned(), true)]);
 }
 
 #[test]
