@@ -240,7 +240,19 @@ fn a_chain_of_incremental_backups_is_put_together() -> Result<()> {
     cluster.wait_for("SELECT status FROM recovery_readiness", "ready")?;
     let restored = carried_out(cluster, "without their WAL", &format!("target_lsn => '{}'", after.lsn))?;
     assert_eq!(restored.text(ROWS)?, "1,2,3,4,5,6,7,8");
-    Ok(())
+    // One that was recorded as a full backup, of which nobody said where it is: its backup history file knows better.
+    let id = cluster.text("SELECT backup_id FROM record_backup_start('full')")?;
+    let option = format!(
+        "--incremental={}",
+        cluster.place("tuesday").join("backup_manifest").display()
+    );
+    basebackup(cluster, &[apart, &option], &cluster.place("wednesday"))?;
+    cluster.text(&format!("SELECT record_backup_complete({id})"))?;
+    cluster.archive_now()?;
+    cluster.wait_for(
+        &format!("SELECT backup_type, parent_id FROM backup_history WHERE id = {id}"),
+        "incremental|3",
+    )
 }
 
 #[test]
