@@ -21,7 +21,7 @@ pub const NEWEST: usize = NAMED * 2;
 /// So many of those that have their own WAL inside: each of them can be a window, however little is archived.
 pub const NEWEST_WHOLE: usize = 100;
 
-/// Of the backups that no gap tells apart so many are counted for a sentence: who has more does not count them there.
+/// Of the backups that no gap tells apart so many are counted for a sentence; of more it says "at least".
 pub const COUNTED: usize = 1000;
 
 /// Backups of one timeline that lie in one unbroken stretch of verified WAL. Wanted are, of the completed physical ones that have

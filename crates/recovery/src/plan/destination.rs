@@ -196,6 +196,7 @@ mod tests {
         }
         assert!(Destination::choose(None, OWN, &[], &[("the backup", "/srv/data/backup")]).is_err());
     }
+
     #[test]
     fn what_would_be_moved_away_with_a_tablespace_is_refused_and_so_is_a_copy_in_one() {
         let of = |asked, tablespace: &str, other| {
