@@ -2,14 +2,16 @@
 # Provides what the verbs of the Makefile need: build tools, cargo-pgrx and PostgreSQL servers.
 #
 #   setup.sh                   the build tools, and the PostgreSQL majors that are there already (at least one)
-#   setup.sh 15 17 18          these majors too: the distribution's package, else built from a Debian source package
+#   setup.sh 15 17 18          these majors too: the distribution's package, else the packages of the Debian suite that
+#                              versions.env names, unpacked with their own C library, else that suite's source package, built
 #   setup.sh --pg-config PATH  the build tools, and the server that PATH belongs to
 #   setup.sh --build-only      the build tools alone, for a server that the caller names
 #   setup.sh --tool NAME       one more cargo tool (cargo-deny, cargo-fuzz)
 #   setup.sh --peers           what archives WAL beside us in the tests: pgBackRest, Barman, the compressors' programs
 #
 # Servers are used from private copies under the cache folder, so that trying pg_backstop never writes into a server
-# that others use. The result is $CACHE/servers: one line "MAJOR PG_CONFIG" each, newest major first.
+# that others use. The result is $CACHE/servers: one line "MAJOR PG_CONFIG" each, newest major first. A major between the oldest
+# and the newest asked for that cannot be had is left out, and $CACHE/unavailable says why: one line "MAJOR REASON" each.
 # Idempotent: when all is there it only looks.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -139,17 +141,27 @@ common_parent() {
 
 copied_config() { find "$1" -type f -name pg_config -path '*/bin/*' | head -n 1; }
 
-# Fetches the source package $2 of Debian suite $1 into $CACHE/build/apt-$2/source, by apt as the machine has it, but with a
-# list of its own.
+# Runs apt-get as the machine has it, but with directories of its own below $1, and for Debian suite $2 alone; no package counts
+# as installed. The rest are its arguments.
+apt_of_suite() {
+    local apt=$1 suite=$2
+    shift 2
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" || return
+    : >"$apt/status"
+    printf '%s [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian %s main\n' \
+        deb "$suite" deb-src "$suite" >"$apt/sources.list"
+    apt-get -q -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
+        -o "Dir::State::lists=$apt/lists" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache" \
+        -o APT::Sandbox::User= -o Debug::NoLocking=1 \
+        -o Acquire::Check-Valid-Until=false "$@" # A mirror may lag behind: its files are signed all the same.
+}
+
+# Fetches the source package $2 of Debian suite $1 into $CACHE/build/apt-$2/source.
 fetch_source() {
     local suite=$1 package=$2 apt="$CACHE/build/apt-$2"
-    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/source"
-    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main" >"$apt/sources.list"
-    local options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$apt/lists"
-        -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User= -o Debug::NoLocking=1
-        # A mirror may lag behind: the sources are old news, and their signature is checked all the same.
-        -o Acquire::Check-Valid-Until=false)
-    apt-get -q "${options[@]}" update && cd "$apt/source" && apt-get -q "${options[@]}" source --download-only "$package"
+    mkdir -p "$apt/source"
+    apt_of_suite "$apt" "$suite" update && cd "$apt/source" && apt_of_suite "$apt" "$suite" source --download-only "$package"
 }
 
 # Unpacks the source package $1 that was fetched, and prints where.
@@ -161,14 +173,59 @@ unpack_source() {
     echo "$tree"
 }
 
+# Fetches the packages of the server $2 of Debian suite $1 and of all that it depends on, the C library too, and its headers.
+fetch_server_packages() {
+    local suite=$1 major=$2 apt="$CACHE/build/apt-server-$2"
+    mkdir -p "$apt/cache/archives"
+    apt_of_suite "$apt" "$suite" update &&
+        apt_of_suite "$apt" "$suite" install -y --download-only --no-install-recommends "postgresql-$major" &&
+        cd "$apt/cache/archives" && apt_of_suite "$apt" "$suite" download "postgresql-server-dev-$major"
+}
+
+# Makes a server of the packages that were fetched that needs nothing of this machine's own libraries, which may be older. Only
+# what the server uses is kept: PostgreSQL finds its directories from where its program lies.
+assemble_server() {
+    local major=$1 prefix=$2 tree="$CACHE/build/server-$1" package file directory loader
+    rm -rf "$tree" "$prefix"
+    mkdir -p "$tree" "$prefix/libraries"
+    for package in "$CACHE/build/apt-server-$major"/cache/archives/*.deb; do dpkg -x "$package" "$tree" || return; done
+    for directory in lib share include; do
+        mkdir -p "$prefix/$directory/postgresql"
+        cp -a "$tree/usr/$directory/postgresql/$major" "$prefix/$directory/postgresql/" || return
+    done
+    # Compiling to machine code is a library of 130 MB, and nothing here waits for it.
+    rm -rf "$prefix/lib/postgresql/$major/lib"/{bitcode,llvmjit*}
+    # Symbolic links lead from a library's name to its file, in the same directory.
+    for directory in "$tree"/lib/*-linux-gnu "$tree"/usr/lib/*-linux-gnu; do
+        [ ! -d "$directory" ] || find "$directory" -maxdepth 1 -name '*.so*' ! -name 'libLLVM*' -exec cp -a {} "$prefix/libraries/" \; || return
+    done
+    loader=$(patchelf --print-interpreter "$prefix/lib/postgresql/$major/bin/postgres") || return
+    loader="$prefix/libraries/${loader##*/}"
+    [ -x "$loader" ] || { echo "no loader at $loader"; return 1; }
+    # Those two find the others.
+    find "$prefix/lib/postgresql/$major" "$prefix/libraries" -type f ! -name "${loader##*/}" ! -name libc.so.6 -print |
+        while IFS= read -r file; do
+            case $(LC_ALL=C head -c 4 "$file" | tr -d '\0') in *ELF) ;; *) continue ;; esac
+            patchelf --force-rpath --set-rpath "$prefix/libraries" "$file" || exit
+            if patchelf --print-interpreter "$file" >/dev/null 2>&1; then patchelf --set-interpreter "$loader" "$file" || exit; fi
+        done || return
+    rm -rf "$tree"
+    "$prefix/lib/postgresql/$major/bin/postgres" --version
+}
+
+unpack_server() {
+    local major=$1 suite=$2 prefix="$CACHE/pg/$1"
+    with_progress "fetching the packages of PostgreSQL $major of Debian $suite" "$CACHE/build/packages-$major.log" \
+        fetch_server_packages "$suite" "$major"
+    with_progress "putting PostgreSQL $major together" "$CACHE/build/assemble-$major.log" assemble_server "$major" "$prefix"
+    rm -rf "$CACHE/build/apt-server-$major"
+    touch "$prefix/.complete"
+}
+
 build_from_source() {
-    local major=$1 package="postgresql-$1" suite_variable="PG_SOURCE_SUITE_$1" suite prefix="$CACHE/pg/$1" tree
-    suite=${!suite_variable:-}
-    [ -n "$suite" ] || die "PostgreSQL $major is neither a package of this distribution nor built from a Debian suite that versions.env names; give another with PG_MAJORS or PG_CONFIG"
-    [ -x "$prefix/bin/postgres" ] && [ -f "$prefix/.complete" ] && return 0
-    command -v apt-get >/dev/null 2>&1 || die "PostgreSQL $major is not installed, and without apt it cannot be fetched: install it, or give PG_CONFIG"
+    local major=$1 suite=$2 package="postgresql-$1" prefix="$CACHE/pg/$1" tree
     need_packages gcc make bison flex perl libreadline-dev zlib1g-dev libicu-dev libssl-dev liblz4-dev libzstd-dev pkg-config xz-utils bzip2
-    with_progress "fetching the source package $package of Debian $suite" "$CACHE/build/apt-$major.log" fetch_source "$suite" "$package"
+    with_progress "fetching the source package $package of Debian $suite" "$CACHE/build/source-$major.log" fetch_source "$suite" "$package"
     tree=$(unpack_source "$package")
     rm -rf "$prefix"
     with_progress "building PostgreSQL $major" "$CACHE/build/$package.log" bash -c "
@@ -176,6 +233,19 @@ build_from_source() {
         make -s -j'$(nproc)' world-bin && make -s install-world-bin"
     rm -rf "$tree" "$CACHE/build/apt-$package"
     touch "$prefix/.complete"
+}
+
+# A major that this distribution has no package of. Each way ends this shell where it fails, so each has one of its own.
+provide_from_suite() {
+    local major=$1 suite_variable="PG_SUITE_$1" suite
+    suite=${!suite_variable:-}
+    [ -n "$suite" ] || die "PostgreSQL $major is no package of this distribution, and versions.env names no Debian suite for it; give another with PG_MAJORS or PG_CONFIG"
+    command -v apt-get >/dev/null 2>&1 || die "PostgreSQL $major is not installed, and without apt it cannot be fetched: install it, or give PG_CONFIG"
+    need_packages patchelf
+    (unpack_server "$major" "$suite") && return 0
+    say "the packages of PostgreSQL $major of Debian $suite cannot be used; trying its source package"
+    (build_from_source "$major" "$suite") && return 0
+    die "PostgreSQL $major cannot be had: neither the packages of Debian $suite could be unpacked nor its source package built; the logs are in $CACHE/build: packages-$major, assemble-$major, source-$major, postgresql-$major"
 }
 
 # Installs the packages of those programs that are not on the PATH. Each is named program[=package].
@@ -242,8 +312,8 @@ provide() {
         copy_server "$(distribution_config "$major")" "$CACHE/pg/$major"
         copied_config "$CACHE/pg/$major"
     else
-        build_from_source "$major"
-        echo "$CACHE/pg/$major/bin/pg_config"
+        [ -f "$CACHE/pg/$major/.complete" ] || provide_from_suite "$major"
+        copied_config "$CACHE/pg/$major"
     fi
 }
 
@@ -337,9 +407,15 @@ main() {
             done
         fi
         [ -n "$majors" ] || majors=$(tr ' ' '\n' <<<"$PG_SUPPORTED" | sort -rn | head -n 1)
+        : >"$CACHE/unavailable"
         for major in $majors; do
-            config=$(provide "$major")
-            servers+="$major $config"$'\n'
+            if config=$(provide "$major"); then
+                servers+="$major $config"$'\n'
+            elif [ "$major" != "${majors%%$'\n'*}" ] && [ "$major" != "${majors##*$'\n'}" ]; then
+                echo "$major neither the packages nor the source package of Debian could be had; see above" >>"$CACHE/unavailable"
+            else
+                exit 1
+            fi
         done
     fi
     printf '%s\n' "$servers" | sed '/^$/d' >"$CACHE/servers"

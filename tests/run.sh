@@ -136,6 +136,7 @@ run_test() {
     done <"$CACHE/servers"
     sed -nE 's/^test result: [A-Za-z]+\. ([0-9]+) passed; ([0-9]+) failed.*/\1 \2/p' "$log" \
         | awk '{ passed += $1; failed += $2 } END { printf "%d passed, %d failed\n", passed, failed }'
+    if [ -z "$pg_config" ]; then sed -E 's/^([0-9]+) (.*)/PostgreSQL \1 was NOT tested: \2/' "$CACHE/unavailable"; fi
     return "$status"
 }
 
