@@ -32,9 +32,9 @@ BEGIN
         JOIN pg_proc AS function ON function.oid = part.objid AND part.classid = 'pg_proc'::regclass
         WHERE part.refclassid = 'pg_extension'::regclass AND part.deptype = 'e'
     LOOP
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', member.name);
+        EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', member.name);
         IF member.only_reads THEN
-            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_monitor', member.name);
+            EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO pg_monitor', member.name);
         END IF;
     END LOOP;
     FOR member IN

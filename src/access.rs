@@ -1,15 +1,26 @@
 //! How the archive is reached: as files on disk, or only through `restore_command`.
+//!
+//! Nothing here waits for a disk that may not answer: what touches the archive runs in a process of its own, [`reader`].
 
+use crate::catalog::archive::Finding;
 use crate::error::{Error, Result};
+use crate::process::{self, FunctionProcess, ProgramError};
 use crate::restore_command::{self, Fetched};
 use crate::server::{self, Server};
 use crate::settings;
-use archive::chain::{Held, Mark};
+use crate::verification::TextFinding;
+use archive::chain::Held;
 use archive::derive::ServerSettings;
-use archive::{Derived, ReadError, Setting, Source, Store, derive};
+use archive::{Derived, Listing, Setting, Source, derive};
 use std::collections::BTreeSet;
-use std::io::Read;
-use wal::{Lsn, PgTimestamp, SegmentName, SegmentSize, TimelineHistory, WalFileName};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+use wal::{Commit, Handover, SegmentName, SegmentSize, TimelineHistory, WalFileName};
+
+mod reader;
+
+pub use reader::CommitsWanted;
+use reader::{Answer, ArchiveReader, Place, Question, Reply};
 
 /// Where archived WAL is read, and a clause that says which setting led there.
 ///
@@ -51,183 +62,261 @@ pub fn is_filled_by_archiver() -> bool {
     is_derived && server::setting(c"restore_command").unwrap_or_default().is_empty()
 }
 
-/// An archive that was opened.
-pub enum Access {
-    /// Its files are on a disk of this machine.
-    Store(Box<Store>),
-    /// Only this command knows.
-    Command {
-        /// The value of `restore_command`.
-        command: String,
-        /// Backup history files that pg_wal tells of: nobody can be asked for their names.
-        backups: BTreeSet<String>,
-    },
+/// How long somebody waits for an archive that does not answer, and what is done meanwhile.
+#[derive(Clone, Copy)]
+pub struct Waiting {
+    /// So long without a sign of life.
+    pub patience: Duration,
+    /// Called at least every 100 ms with the time since the last one. It may raise an error.
+    pub between: fn(Duration),
 }
 
-/// A file of the archive, opened for reading.
-pub struct Opened {
-    /// Its content, not compressed.
-    pub content: Box<dyn Read>,
-    /// Its size there.
-    pub bytes: u64,
-    /// Its ctime there; `None` where the archive shows no files.
-    pub changed_at: Option<PgTimestamp>,
-    /// Where it came from, for the column `stored_path`.
-    pub path: String,
+impl Waiting {
+    /// Of a session: its user may end it before.
+    pub const SESSION: Self = Self {
+        patience: process::PATIENCE,
+        between: |_| {
+            pgrx::check_for_interrupts!();
+        },
+    };
 }
 
-/// What came of opening a file.
-pub enum Opening {
-    /// Here it is.
-    File(Opened),
+/// An archive that can be asked.
+pub struct Access {
+    source: Source,
+    server: Server,
+    waiting: Waiting,
+    /// None before the first question, and after one that went wrong.
+    reader: Option<FunctionProcess<Question, Answer>>,
+    /// What it holds, where it is files on disk.
+    listing: Option<Listing>,
+    /// Which of the reader's listings that is.
+    version: u64,
+    /// Backup history files that pg_wal tells of: of a command nobody can ask for their names.
+    backups: BTreeSet<String>,
+}
+
+/// What came of reading a file.
+pub enum ReadOutcome<T> {
+    /// It was there.
+    Found(T),
     /// It is not in the archive. One sentence says how that was found.
     NotThere(String),
-    /// It is there, and cannot be read. One sentence says why.
-    Unreadable(String),
 }
 
 impl Access {
-    /// Opens the archive.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
-    pub fn open(source: &Source, server: &Server) -> Result<Self> {
-        match source {
-            Source::RestoreCommand(command) => Ok(Self::Command {
-                command: command.clone(),
-                backups: BTreeSet::new(),
-            }),
-            _ => Store::open(source, &server.format)
-                .map(|store| Self::Store(Box::new(store)))
-                .map_err(unreachable),
+    /// Nothing is read yet.
+    pub fn new(source: &Source, server: &Server, waiting: Waiting) -> Self {
+        Self {
+            source: source.clone(),
+            server: server.clone(),
+            waiting,
+            reader: None,
+            listing: None,
+            version: 0,
+            backups: BTreeSet::new(),
         }
     }
 
-    /// Learns what has come or gone; false if nothing has, since this last succeeded.
+    /// Learns what has come or gone, as seen by `server` with its `history`; false if nothing has, since this last succeeded.
     ///
     /// # Errors
     /// Where the archive cannot be listed: then nothing may be concluded.
-    pub fn refresh(&mut self, history: &TimelineHistory, flush: Lsn, local: &BTreeSet<String>) -> Result<bool> {
-        match self {
-            Self::Store(store) => store.refresh(history, flush).map_err(unreachable),
-            Self::Command { backups, .. } => {
-                backups.extend(local.iter().filter(|name| name.ends_with(".backup")).cloned());
-                Ok(false)
-            }
+    pub fn refresh(&mut self, server: &Server, history: &TimelineHistory, local: &BTreeSet<String>) -> Result<bool> {
+        self.server = server.clone();
+        let command = matches!(self.source, Source::RestoreCommand(_));
+        if command {
+            self.backups
+                .extend(local.iter().filter(|name| name.ends_with(".backup")).cloned());
         }
+        let question = Question::Refresh {
+            timeline: server.timeline,
+            flush: server.flush,
+            history: history.clone(),
+            known: self.version,
+        };
+        let Reply::Refreshed { version, listing } = self.ask(&question)? else {
+            return Err(Error::UnexpectedAnswer { what: "a listing" });
+        };
+        self.version = version;
+        let changed = listing.is_some();
+        self.listing = listing.or(self.listing.take());
+        Ok(changed)
     }
 
-    /// The files on disk, where the archive is that.
-    pub fn store(&self) -> Option<&Store> {
-        match self {
-            Self::Store(store) => Some(store),
-            Self::Command { .. } => None,
-        }
+    /// What it holds, where it is files on disk that have been listed.
+    pub fn listing(&self) -> Option<&Listing> {
+        self.listing.as_ref()
+    }
+
+    /// Whether what it holds can be listed.
+    pub fn is_listed(&self) -> bool {
+        !matches!(self.source, Source::RestoreCommand(_))
     }
 
     /// Whether a segment is there, if that can be said.
     pub fn holds(&self, segment: &SegmentName) -> Option<bool> {
-        self.store().map(|store| store.holds(segment))
+        self.listing().map(|listing| listing.holds(segment))
     }
 
     /// Segments of the server's own history that are known to be there, ascending.
     pub fn segments(&self) -> impl Iterator<Item = SegmentName> + '_ {
-        self.store().into_iter().flat_map(Store::segments)
+        self.listing().into_iter().flat_map(Listing::segments)
     }
 
     /// History and backup history files that are there, or that the archive can be asked for.
     pub fn texts(&self, history: &TimelineHistory, size: SegmentSize) -> Vec<(WalFileName, String)> {
-        match self {
-            Self::Store(store) => store
-                .others()
+        if self.is_listed() {
+            return self
+                .listing()
+                .into_iter()
+                .flat_map(Listing::others)
                 .filter(|(kind, _)| !matches!(kind, WalFileName::Partial(_)))
                 .map(|(kind, name)| (kind, name.to_owned()))
-                .collect(),
-            Self::Command { backups, .. } => {
-                let histories = history
-                    .entries()
-                    .iter()
-                    .map(|entry| entry.timeline)
-                    .chain([history.timeline()])
-                    .filter(|timeline| timeline.0 > 1)
-                    .map(|timeline| (WalFileName::History(timeline), format!("{:08X}.history", timeline.0)));
-                let backups = backups
-                    .iter()
-                    .filter_map(|name| Some((WalFileName::classify(name, size)?, name.clone())));
-                histories.chain(backups).collect()
+                .collect();
+        }
+        let histories = history
+            .entries()
+            .iter()
+            .map(|entry| entry.timeline)
+            .chain([history.timeline()])
+            .filter(|timeline| timeline.0 > 1)
+            .map(|timeline| (WalFileName::History(timeline), format!("{:08X}.history", timeline.0)));
+        let backups = self
+            .backups
+            .iter()
+            .filter_map(|name| Some((WalFileName::classify(name, size)?, name.clone())));
+        histories.chain(backups).collect()
+    }
+
+    /// How the archive has files now, each in its turn.
+    ///
+    /// # Errors
+    /// Where the archive cannot be read.
+    pub fn look_up(&mut self, names: Vec<String>) -> Result<Vec<Held>> {
+        if !self.is_listed() {
+            return Ok(vec![Held::Unlisted; names.len()]);
+        }
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = names.len();
+        match self.ask(&Question::LookUp(names))? {
+            Reply::LookedUp(held) if held.len() == asked => Ok(held),
+            _ => Err(Error::UnexpectedAnswer {
+                what: "files looked up",
+            }),
+        }
+    }
+
+    /// Reads and verifies a segment, after one that handed over `before`, where `sound_sha256` was verified under its name first.
+    ///
+    /// # Errors
+    /// Where the archive as a whole cannot be read now.
+    pub fn read_segment(
+        &mut self,
+        name: SegmentName,
+        before: Option<&Handover>,
+        sound_sha256: Option<String>,
+        bytes_per_second: Option<u64>,
+    ) -> Result<ReadOutcome<Finding>> {
+        let question = |place| Question::Segment {
+            name,
+            place,
+            before: before.map(Handover::to_bytes),
+            sound_sha256,
+            bytes_per_second,
+        };
+        match self.read(&name.to_string(), question)? {
+            Reply::Segment(finding) => Ok(ReadOutcome::Found(*finding)),
+            Reply::NotThere(sentence) => Ok(ReadOutcome::NotThere(sentence)),
+            _ => Err(Error::UnexpectedAnswer { what: "a segment" }),
+        }
+    }
+
+    /// Reads a history or backup history file.
+    ///
+    /// # Errors
+    /// Where the archive as a whole cannot be read now.
+    pub fn read_text(&mut self, kind: WalFileName, name: &str) -> Result<ReadOutcome<TextFinding>> {
+        let question = |place| Question::Text {
+            kind,
+            name: name.to_owned(),
+            place,
+        };
+        match self.read(name, question)? {
+            Reply::Text(finding) => Ok(ReadOutcome::Found(*finding)),
+            Reply::NotThere(sentence) => Ok(ReadOutcome::NotThere(sentence)),
+            _ => Err(Error::UnexpectedAnswer { what: "a history file" }),
+        }
+    }
+
+    /// The commits in a segment that are wanted; none where it cannot be read from end to end.
+    ///
+    /// # Errors
+    /// Where the archive as a whole cannot be read now.
+    pub fn commits(
+        &mut self,
+        history: &TimelineHistory,
+        name: SegmentName,
+        before: Option<&Handover>,
+        wanted: CommitsWanted,
+    ) -> Result<Option<Vec<Commit>>> {
+        let question = |place| Question::Commits {
+            history: history.clone(),
+            name,
+            place,
+            before: before.map(Handover::to_bytes),
+            wanted,
+        };
+        match self.read(&name.to_string(), question)? {
+            Reply::Commits(commits) => Ok(commits),
+            Reply::NotThere(_) => Ok(None),
+            _ => Err(Error::UnexpectedAnswer { what: "commits" }),
+        }
+    }
+
+    /// Has a file read where it is, which of a command is where that has put it.
+    fn read(&mut self, name: &str, question: impl FnOnce(Place) -> Question) -> Result<Reply> {
+        let Source::RestoreCommand(command) = &self.source else {
+            return self.ask(&question(Place::Archive));
+        };
+        let between = self.waiting.between;
+        let fetched = match restore_command::fetch(&self.server, command, name, &mut || between(Duration::ZERO))? {
+            Fetched::File(fetched) => fetched,
+            Fetched::NotThere(sentence) => return Ok(Reply::NotThere(sentence)),
+        };
+        let path = fetched.path().as_os_str().as_bytes().to_vec();
+        self.ask(&question(Place::Fetched(path)))
+    }
+
+    fn ask(&mut self, question: &Question) -> Result<Reply> {
+        let Waiting { patience, mut between } = self.waiting;
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => {
+                let mut archive = ArchiveReader::new(&self.source, &self.server);
+                self.version = 0;
+                FunctionProcess::start(move |question, working: &mut dyn FnMut()| archive.answer(question, working))
+                    .map_err(|error| self.failed(&error))?
+            }
+        };
+        match reader.ask(question, patience, &mut between) {
+            Ok(answer) => {
+                self.reader = Some(reader);
+                answer.map_err(Error::Archive)
+            }
+            Err(error) => {
+                // It may answer yet; any other error is the end of it.
+                if let ProgramError::NoAnswer(_) = &error {
+                    self.reader = Some(reader);
+                }
+                Err(self.failed(&error))
             }
         }
     }
 
-    /// How the archive has a file now.
-    ///
-    /// # Errors
-    /// Where the archive cannot be read.
-    pub fn look_up(&mut self, name: &str) -> Result<Held> {
-        match self {
-            Self::Store(store) => match store.stat(name) {
-                Ok(Some(file)) => Ok(Held::File(Mark::of(&file))),
-                Ok(None) => Ok(Held::Absent),
-                Err(error) => match self.whole(error) {
-                    // Something is there; reading it will say what is the matter.
-                    Ok(_) => Ok(Held::File(Mark::UNKNOWN)),
-                    Err(error) => Err(unreachable(error)),
-                },
-            },
-            Self::Command { .. } => Ok(Held::Unlisted),
-        }
+    fn failed(&self, error: &ProgramError) -> Error {
+        Error::Archive(error.about(&self.source.to_string()))
     }
-
-    /// The error, if it is one of a single file: it gives back an error of the archive as a whole as `Err`.
-    fn whole(&self, error: ReadError) -> std::result::Result<ReadError, ReadError> {
-        match self.store() {
-            _ if error.is_of_archive() => Err(error),
-            // Where not even names can be read, no file is to be blamed.
-            Some(store) => store.check().map(|()| error),
-            None => Ok(error),
-        }
-    }
-
-    /// Opens a file. `between` is called while a command runs.
-    ///
-    /// # Errors
-    /// Where the archive as a whole cannot be read now.
-    pub fn read(&mut self, server: &Server, name: &str, between: &mut dyn FnMut()) -> Result<Opening> {
-        match self {
-            Self::Store(store) => match store.read(name) {
-                Ok((content, file)) => Ok(Opening::File(Opened {
-                    content: Box::new(content),
-                    bytes: file.bytes,
-                    changed_at: Some(file.changed_at),
-                    path: store.path_of(&file).display().to_string(),
-                })),
-                Err(error @ ReadError::Absent { .. }) => Ok(Opening::NotThere(format!("{error}."))),
-                Err(error) => self
-                    .whole(error)
-                    .map(|error| Opening::Unreadable(format!("{error}.")))
-                    .map_err(unreachable),
-            },
-            Self::Command { command, .. } => Ok(match restore_command::fetch(server, command, name, between)? {
-                Fetched::File(file) => Opening::File(Opened {
-                    bytes: file.bytes,
-                    changed_at: None,
-                    path: format!("restore_command: {name}"),
-                    content: Box::new(file.file),
-                }),
-                Fetched::NotThere(sentence) => Opening::NotThere(sentence),
-            }),
-        }
-    }
-}
-
-/// Why an archive cannot be read, if it cannot. One that only a command reaches is not asked.
-pub fn trouble(source: &Source, server: &Server) -> Option<String> {
-    match source {
-        Source::RestoreCommand(_) => None,
-        _ => Store::open(source, &server.format).err().map(|error| error.to_string()),
-    }
-}
-
-fn unreachable(error: ReadError) -> Error {
-    Error::Archive(error.to_string())
 }

@@ -1,6 +1,6 @@
 //! The facts of this moment put together, and what crate `recovery` makes of them.
 
-use crate::access::{choose_source, is_filled_by_archiver, trouble};
+use crate::access::{choose_source, is_filled_by_archiver};
 use crate::catalog::{self, facts, outline, plan, windows};
 use crate::error::{Error, Result};
 
@@ -10,7 +10,6 @@ use archive::Source;
 use chrono::{DateTime, Utc};
 use pgrx::datum::TimestampWithTimeZone;
 use recovery::plan::Bounds;
-use recovery::readiness::stale_after;
 use recovery::{
     Archiver, BackupFact, BackupStatus, EndedBy, Facts, OldestCommit, Rates, Survey, Usable, Verdict, Window,
     WorkerFact, assess, survey,
@@ -58,10 +57,7 @@ impl Assessment {
         let archive_mode = server::setting(c"archive_mode").unwrap_or_default();
         let mode_on = matches!(archive_mode.as_str(), "on" | "always");
         let source = choose_source(server).map(|derived| derived.source);
-        let unreadable = match &source {
-            Ok(source) if depth != Depth::Protection && !is_read(source) => trouble(source, server),
-            _ => None,
-        };
+        let unreadable = source.as_ref().ok().and_then(unreadable);
         // What was archived before still counts, and nothing follows it.
         let source = if mode_on || server.standby || !is_filled_by_archiver() {
             source
@@ -231,19 +227,11 @@ fn load_backups(facts: &mut Facts, server: &Server, depth: Depth) -> Result<()> 
     Ok(())
 }
 
-/// Whether the worker has just read this archive without any trouble, so that nobody else needs to try.
-fn is_read(source: &Source) -> bool {
-    let Some(status) = shmem::read() else {
-        return false;
-    };
-    let stale = stale_after(settings::check_interval());
-    let age = catalog::archive::time(status.last_tick_at)
-        .and_then(facts::moment)
-        .and_then(|at| Utc::now().signed_duration_since(at).to_std().ok());
-    status.pid != 0
-        && status.last_error.is_empty()
-        && age.is_some_and(|age| age <= stale)
-        && status.archive_source.starts_with(&format!("{source} ("))
+/// Why the worker cannot read this archive, if it cannot: nobody else tries, for the archive's disk need not answer.
+fn unreadable(source: &Source) -> Option<String> {
+    let status = shmem::read().filter(|status| status.pid != 0)?;
+    let is_of_source = status.archive_source.starts_with(&format!("{source} ("));
+    Some(status.archive_error.as_str().to_owned()).filter(|error| is_of_source && !error.is_empty())
 }
 
 /// A search for commits of others behind `from`, which begins behind what the worker has searched already.

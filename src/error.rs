@@ -129,6 +129,24 @@ pub enum Error {
     /// A file of the archive could not be fetched; others may be.
     #[error("{0}")]
     Fetch(String),
+    /// The worker does not wait for a transaction that may last.
+    #[error(
+        "nothing was written to the ledger, because {} has written to it and is still open",
+        by.map_or_else(|| "a prepared transaction".to_owned(), |pid| format!("the transaction of process {pid}"))
+    )]
+    ChainIsHeld {
+        /// The process that holds the chain; none of a prepared transaction.
+        by: Option<i32>,
+    },
+    /// The worker does not wait for a transaction that may last.
+    #[error(
+        "nothing new is recorded of the archive, because {} has called acknowledge_wal_gap() and is still open",
+        by.map_or_else(|| "a prepared transaction".to_owned(), |pid| format!("the transaction of process {pid}"))
+    )]
+    FindingsAreHeld {
+        /// The process in the way; none of a prepared transaction.
+        by: Option<i32>,
+    },
     /// The server's own files or settings are not as they should be.
     #[error("{0}")]
     Server(String),
@@ -175,6 +193,7 @@ impl Error {
             Self::WorkerNotStarted(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
             Self::OtherVersion { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Server(_) => PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
+            Self::ChainIsHeld { .. } | Self::FindingsAreHeld { .. } => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::NotInstalled | Self::UnknownPolicy { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             Self::InRecovery { .. } | Self::ReadOnlyTransaction { .. } => {
                 PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION

@@ -3,7 +3,7 @@
 //! The worker keeps one from tick to tick; `verify_wal_archive()` begins anew. Whoever calls it opens the transactions: what
 //! needs one says so, and everything else touches no table, so that none is held open while a slow disk answers.
 
-use crate::access::{Access, Opening};
+use crate::access::{Access, Waiting};
 use crate::catalog;
 use crate::catalog::archive::{Finding, Recorded as Row, Unread};
 use crate::error::{Error, Result};
@@ -71,14 +71,14 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// Opens the archive and looks at the server. `memory` is what is known of the archiver.
+    /// Looks at the server, and not yet at the archive. `memory` is what is known of the archiver.
     ///
     /// # Errors
-    /// Where the archive or the server's own directories cannot be read: then nothing may be concluded.
-    pub fn open(source: &Source, server: &Server, memory: Memory) -> Result<Self> {
+    /// Where the server's own directories cannot be read.
+    pub fn new(source: &Source, server: &Server, memory: Memory, waiting: Waiting) -> Result<Self> {
         Ok(Self {
             source: source.clone(),
-            access: Access::open(source, server)?,
+            access: Access::new(source, server, waiting),
             memory,
             index: Index::default(),
             expected: Vec::new(),
@@ -119,7 +119,7 @@ impl Inspection {
     /// Gathers the facts of this moment, in the order that [`archive::chain`] asks for.
     ///
     /// # Errors
-    /// As [`Inspection::open`].
+    /// Where the archive or the server's own directories cannot be read: then nothing may be concluded.
     pub fn gather(&mut self, server: &Server, now: PgTimestamp) -> Result<()> {
         let history = server.history()?;
         if self.history != history {
@@ -131,7 +131,7 @@ impl Inspection {
         self.now = now;
         self.ready = server.ready_files()?;
         self.local = server.local_files()?;
-        if self.access.refresh(&self.history, server.flush, &self.local)? {
+        if self.access.refresh(server, &self.history, &self.local)? {
             self.changed = true;
             self.oldest = None;
         }
@@ -144,10 +144,10 @@ impl Inspection {
     /// # Errors
     /// Where the archive as a whole is not to be believed.
     pub fn expect(&mut self) -> Result<()> {
-        if let Some(store) = self.access.store() {
+        if let Some(listing) = self.access.listing() {
             let on_record = || catalog::archive::files_on_record().map(i64::unsigned_abs);
             self.memory
-                .trust(store.root(), store.is_empty(), on_record)?
+                .trust(listing.root(), listing.is_empty(), on_record)?
                 .map_err(|distrust| Error::Archive(format!("{}: {distrust}", self.source)))?;
         }
         let size = self.size();
@@ -199,14 +199,14 @@ impl Inspection {
     pub fn first_lot(&mut self) -> Vec<SegmentName> {
         self.decided_to = None;
         let mut lot: BTreeSet<SegmentName> = self.next_lot().into_iter().collect();
-        let (settled, trouble) = match self.access.store() {
-            Some(_) => {
+        let (settled, trouble) = match self.access.is_listed() {
+            true => {
                 lot.extend(self.index.newest(State::Lost, TROUBLE));
                 lot.extend(self.index.newest(State::Bad, TROUBLE));
                 (&[State::Sound, State::Bad, State::Lost][..], &[][..])
             }
             // Each that is not sound costs a process; of the others only the row is looked at, which somebody may have changed.
-            None => (&[State::Sound][..], &[State::Bad, State::Lost][..]),
+            false => (&[State::Sound][..], &[State::Bad, State::Lost][..]),
         };
         lot.extend(
             self.ready
@@ -243,11 +243,14 @@ impl Inspection {
     /// # Errors
     /// Where the archive cannot be read.
     pub fn look_up(&mut self, lot: &[SegmentName]) -> Result<Vec<(SegmentName, Held)>> {
-        let look = |segment: &SegmentName| match self.access.holds(segment) {
-            Some(false) => Ok((*segment, Held::Absent)),
-            _ => Ok((*segment, self.access.look_up(&segment.to_string())?)),
-        };
-        lot.iter().map(look).collect()
+        let (asked, absent): (Vec<SegmentName>, Vec<SegmentName>) = lot
+            .iter()
+            .partition(|segment| self.access.holds(segment) != Some(false));
+        let held = self.access.look_up(asked.iter().map(ToString::to_string).collect())?;
+        let mut looked_up: Vec<(SegmentName, Held)> = asked.into_iter().zip(held).collect();
+        looked_up.extend(absent.into_iter().map(|segment| (segment, Held::Absent)));
+        looked_up.sort_by_key(|(segment, _)| *segment);
+        Ok(looked_up)
     }
 
     /// Decides about segments that were looked up. Needs a transaction.
@@ -307,7 +310,7 @@ impl Inspection {
                     Some(problem) if problem == Problem::ForeignTimeline.as_str() && self.is_our_history(&row.name) => {
                         true
                     }
-                    _ => self.access.store().is_none(),
+                    _ => !self.access.is_listed(),
                 },
             absent: matches!(problem, Some("missing" | "not_archived" | "missing_history")),
             rescuable: problem == Some("not_archived"),
@@ -344,7 +347,7 @@ impl Inspection {
 
     /// Names of segments that have a row and are not expected: some of them, in turn. Needs a transaction.
     pub fn unneeded(&mut self) -> Result<Vec<String>> {
-        if self.access.store().is_none() {
+        if !self.access.is_listed() {
             return Ok(Vec::new());
         }
         let mut stretches: Vec<catalog::archive::Range> = self.expected.iter().map(range).collect();
@@ -363,13 +366,12 @@ impl Inspection {
     /// # Errors
     /// Where the archive cannot be read.
     pub fn gone(&mut self, names: Vec<String>) -> Result<Vec<String>> {
-        let mut gone = Vec::new();
-        for name in names {
-            // Left over from before a change of the segment size: a name that means nothing now.
-            if self.segment(&name).is_none() || self.access.look_up(&name)? == Held::Absent {
-                gone.push(name);
-            }
-        }
+        // Left over from before a change of the segment size: a name that means nothing now.
+        let (asked, mut gone): (Vec<String>, Vec<String>) =
+            names.into_iter().partition(|name| self.segment(name).is_some());
+        let held = self.access.look_up(asked.clone())?;
+        let absent = asked.into_iter().zip(held).filter(|(_, held)| *held == Held::Absent);
+        gone.extend(absent.map(|(name, _)| name));
         Ok(gone)
     }
 
@@ -401,8 +403,8 @@ impl Inspection {
     /// Segments that can be read and that the archiver is not about to send again, in order: all that are held, or all that are
     /// expected where the archive cannot be listed.
     pub fn readable(&self) -> Vec<SegmentName> {
-        let listed: Vec<SegmentName> = match self.access.store() {
-            Some(store) => store.segments().collect(),
+        let listed: Vec<SegmentName> = match self.access.listing() {
+            Some(listing) => listing.segments().collect(),
             None => self.index.entries().map(|(segment, _)| segment).collect(),
         };
         listed
@@ -469,7 +471,7 @@ impl Inspection {
             Looked::Found(finding) => {
                 let repeat = self.successor_to_repeat(segment, finding)?;
                 store_news(finding)?;
-                let sound = finding.status == Status::Verified.as_str();
+                let sound = finding.status == Status::Verified;
                 self.index.set(&segment, if sound { State::Sound } else { State::Bad });
                 if let Some(repeat) = repeat {
                     // On record, for whoever is to do it may not live to do it.
@@ -490,7 +492,7 @@ impl Inspection {
         self.index.set(&segment, State::Unknown);
         let name = segment.to_string();
         let rows = self.recorded(vec![name.clone()])?;
-        let Some(record) = rows.get(&name).filter(|_| self.access.store().is_none()) else {
+        let Some(record) = rows.get(&name).filter(|_| !self.access.is_listed()) else {
             return Ok(());
         };
         if !self.is_expected(&segment) {
@@ -507,15 +509,11 @@ impl Inspection {
         });
         Ok(())
     }
-
-    fn read(&mut self, name: &str, between: &mut dyn FnMut()) -> Result<Opening> {
-        self.access.read(&self.server, name, between)
-    }
 }
 
 /// Stores a finding. What is no good is looked at again and again, and is news once.
 fn store_news(finding: &Finding) -> Result<()> {
-    let is_sound = finding.status == Status::Verified.as_str();
+    let is_sound = finding.status == Status::Verified;
     if is_sound || !catalog::archive::is_on_record(finding)? {
         catalog::archive::store(finding)?;
     }

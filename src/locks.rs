@@ -4,6 +4,8 @@
 //! shows `userlock`). Anybody may take any advisory lock: one call would keep the worker from starting, or from writing what
 //! it found.
 
+use crate::catalog;
+use crate::error::Result;
 use pgrx::pg_sys;
 
 // Held by the worker's session as long as it lives.
@@ -19,15 +21,20 @@ pub fn try_own_database() -> bool {
     acquire(OWNERSHIP, true, true)
 }
 
-/// Lets this transaction write findings, if no other one does. The worker gives way to `verify_wal_archive()`, which may hold
-/// its rows for as long as it reads.
+/// Lets this transaction write findings, if no other one does. A worker does not wait for `acknowledge_wal_gap()`, whose
+/// transaction may stay open for long.
 pub fn try_write_findings() -> bool {
     acquire(FINDINGS, false, true)
 }
 
-/// Lets this transaction write findings, once no other one does.
+/// Lets this transaction write findings, once no other one does. Whoever also writes to the ledger has locked its chain before.
 pub fn write_findings() {
     acquire(FINDINGS, false, false);
+}
+
+/// The process whose transaction writes findings; none where that is a prepared one, or over by now. Needs a transaction.
+pub fn findings_writer() -> Result<Option<i32>> {
+    catalog::worker::holder_of_userlock(SPACE, FINDINGS)
 }
 
 /// Takes a lock for the session or the transaction; `false` where another one has it and `at_once` is wanted.

@@ -23,7 +23,7 @@ use backup::Seen;
 use way::Way;
 
 /// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Status {
     /// All is well.
     Passed,
@@ -48,10 +48,10 @@ impl Status {
 }
 
 /// One check, as a row of prepare_recovery().
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Check {
     /// What was checked.
-    pub item: &'static str,
+    pub item: String,
     /// What was found: a sentence.
     pub result: String,
     /// How it ended.
@@ -59,11 +59,11 @@ pub struct Check {
 }
 
 /// The checks so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 struct Checks(Vec<Check>);
 
 impl Checks {
-    fn add(&mut self, item: &'static str, status: Status, clause: impl fmt::Display) {
+    fn add(&mut self, item: &str, status: Status, clause: impl fmt::Display) {
         let mut result = clause.to_string();
         // The crates' messages are clauses; what a person reads is a sentence.
         if let Some(first) = result.chars().next().filter(char::is_ascii_lowercase) {
@@ -72,10 +72,14 @@ impl Checks {
         if !result.ends_with('.') {
             result.push('.');
         }
-        self.0.push(Check { item, result, status });
+        self.0.push(Check {
+            item: item.to_owned(),
+            result,
+            status,
+        });
     }
 
-    fn skip(&mut self, items: &[&'static str], why: &str) {
+    fn skip(&mut self, items: &[&str], why: &str) {
         for item in items {
             self.add(item, Status::Skipped, why);
         }
@@ -91,12 +95,12 @@ pub fn prepare(path: &Text, target: Target, between: &mut dyn FnMut()) -> Result
     let server = Server::observe()?;
     let assessment = Assessment::gather(&server)?;
     let recorded = prepare::recorded_at(path)?;
-    let seen = Seen::look(path.as_path(), &server, &mut checks, between);
+    let seen = Seen::look(path, &server, &mut checks);
     backup::on_record(recorded.as_ref(), seen.as_ref(), &mut checks);
-    let parent = chain::check(seen.as_ref(), &mut checks, between)?;
-    let way = Way::find(&server, &assessment, recorded.as_ref(), seen.as_ref(), parent, between)?;
+    let parent = chain::check(seen.as_ref(), &mut checks)?;
+    let way = Way::find(&assessment, recorded.as_ref(), seen.as_ref(), parent)?;
     way.check(&assessment, target, &mut checks)?;
-    place::disk_space(&server, seen.as_ref(), way.wal_bytes(target), &mut checks, between);
+    place::disk_space(&server, seen.as_ref(), way.wal_bytes(target), &mut checks);
     place::tools(seen.as_ref(), &mut checks);
     fetch::check(&server, way.first_needed(&server)?, &mut checks, between)?;
     Ok(checks.0)

@@ -1,14 +1,18 @@
-//! The one place that starts a program: bounded in time, at low priority, and never outliving the process that asked.
+//! The one place that starts another process: a program, bounded in time and at low priority, or a function of ours that touches
+//! disks which may not answer. Neither outlives the process that asked.
 //!
-//! Between PostgreSQL's process and the program stands a keeper, a bare fork that holds nothing of the server. It ends the
+//! Between PostgreSQL's process and that one stands a keeper, a bare fork that holds nothing of the server. It ends the
 //! program, and whatever the program started in its process group, as soon as it is told so or its own parent is gone, be it
 //! by SIGKILL. And it inherits and reaps what the program leaves behind: where the postmaster is process 1, as in many
 //! containers, it would inherit that otherwise, and it takes an unknown child that ended by a signal for a crashed backend
 //! and restarts the server (CleanupBackend() in postmaster.c).
 //!
 //! ```text
-//! backend or worker ── socket ── keeper ── program   (a process group of its own)
+//! backend or worker ── socket ── keeper ── program or function   (a process group of its own)
 //! ```
+//!
+//! A system call on a network mount that is gone does not return, and no signal ends it. In a process of the server it would
+//! hold up a shutdown, and CREATE and DROP DATABASE everywhere; here it holds up a process that nobody waits for.
 
 use std::cell::RefCell;
 use std::ffi::{CString, c_char, c_int, c_long};
@@ -19,13 +23,15 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use pgrx::prelude::*;
 
+mod function;
 mod keeper;
 
-use keeper::{Keep, Message};
+pub use function::{FunctionProcess, PATIENCE, look_at};
+use keeper::{Keep, Message, Task};
 
 /// As much of what a program prints is kept, the last of it, bytes.
 const KEPT: usize = 4096;
@@ -62,6 +68,18 @@ pub enum ProgramError {
     /// Its keeper is gone, with it or without.
     #[error("it was lost: somebody ended the process that watches over it")]
     Lost,
+    /// A function has not answered since then. It may still do so, as long as it is not dropped.
+    #[error("there has been no answer")]
+    NoAnswer(SystemTime),
+    /// A function that was to end then still waits for the system, which does not let it end.
+    #[error("there has been no answer to an earlier call")]
+    StillWaits(SystemTime),
+    /// A function panicked.
+    #[error("it failed ({0}); this is a defect of pg_backstop: please report it")]
+    Panicked(String),
+    /// What it said cannot be understood.
+    #[error("its answer cannot be understood: {0}")]
+    Garbled(String),
 }
 
 /// What a program did.
@@ -111,7 +129,7 @@ impl Program {
         between: &mut dyn FnMut() -> ControlFlow<String>,
     ) -> Result<ExitStatus, ProgramError> {
         let began = Instant::now();
-        let (running, mut output) = Running::start(self)?;
+        let (running, mut output) = Running::program(self)?;
         let mut printed = Printed::Something;
         let mut wait = SHORTEST_WAIT;
         loop {
@@ -223,7 +241,7 @@ impl Said {
     }
 }
 
-/// The keeper of the program that runs, and what talks to it.
+/// The keeper of a process that runs, and what talks to it.
 struct Keeper {
     process: libc::pid_t,
     socket: UnixStream,
@@ -231,39 +249,53 @@ struct Keeper {
 
 thread_local! {
     // PostgreSQL ends a process without unwinding it, so what is to be ended then must be found from outside.
-    static RUNNING: RefCell<Option<Keeper>> = const { RefCell::new(None) };
-    /// Keepers that could not end their program in time; each ends when the kernel lets go.
-    static LEFT: RefCell<Vec<libc::pid_t>> = const { RefCell::new(Vec::new()) };
+    static RUNNING: RefCell<Vec<Keeper>> = const { RefCell::new(Vec::new()) };
+    /// Keepers that could not end their process in time, and since when; each ends when the kernel lets go.
+    static LEFT: RefCell<Vec<(libc::pid_t, SystemTime)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The right to a running program: ends it when dropped.
+/// Since when the oldest process is on its way to its end, where one has not ended at once.
+fn left_since() -> Option<SystemTime> {
+    LEFT.with_borrow_mut(|left| {
+        left.retain(|(process, _)| !reaped(*process, libc::WNOHANG));
+        left.first().map(|(_, since)| *since)
+    })
+}
+
+/// The right to a running process: ends it when dropped.
 struct Running {
+    keeper: libc::pid_t,
     socket: RawFd,
 }
 
 impl Running {
-    fn start(program: &Program) -> io::Result<(Self, PipeReader)> {
-        end_with_this_process();
-        LEFT.with_borrow_mut(|left| left.retain(|process| !reaped(*process, libc::WNOHANG)));
-        if RUNNING.with_borrow(Option::is_some) {
-            return Err(io::Error::other("another program of this session runs"));
-        }
+    fn program(program: &Program) -> io::Result<(Self, PipeReader)> {
         let null = File::open("/dev/null")?;
         let (output, printed) = io::pipe()?;
         set_nonblocking(output.as_raw_fd())?;
-        let (socket, end) = UnixStream::pair()?;
-        socket.set_nonblocking(true)?;
         let arguments: Vec<*const c_char> = program
             .arguments
             .iter()
             .map(|argument| argument.as_ptr())
             .chain([std::ptr::null()])
             .collect();
-        let keep = Keep {
+        let running = Self::start(Task::Program {
             arguments: &arguments,
             directory: &program.directory,
             input: null.as_raw_fd(),
             output: printed.as_raw_fd(),
+        })?;
+        Ok((running, output))
+    }
+
+    fn start(task: Task<'_>) -> io::Result<Self> {
+        end_with_this_process();
+        // Takes those that have ended off the kernel's list.
+        left_since();
+        let (socket, end) = UnixStream::pair()?;
+        socket.set_nonblocking(true)?;
+        let mut keep = Keep {
+            task,
             socket: end.as_raw_fd(),
         };
         // SAFETY: the child makes system calls only and never comes back; signals are let in again here as they were.
@@ -284,10 +316,11 @@ impl Running {
             process
         };
         let running = Self {
+            keeper: process,
             socket: socket.as_raw_fd(),
         };
-        RUNNING.set(Some(Keeper { process, socket }));
-        Ok((running, output))
+        RUNNING.with_borrow_mut(|all| all.push(Keeper { process, socket }));
+        Ok(running)
     }
 
     /// Becomes readable when the program ends.
@@ -297,8 +330,8 @@ impl Running {
 
     /// How the program has ended, if it has.
     fn status(&self) -> Result<Option<ExitStatus>, ProgramError> {
-        RUNNING.with_borrow(|keeper| {
-            let Some(keeper) = keeper else {
+        RUNNING.with_borrow(|all| {
+            let Some(keeper) = all.iter().find(|keeper| keeper.process == self.keeper) else {
                 return Err(ProgramError::Lost);
             };
             let mut message = [0; 8];
@@ -314,15 +347,19 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        stop();
+        let keeper = RUNNING.try_with(|all| {
+            let mut all = all.borrow_mut();
+            let place = all.iter().position(|keeper| keeper.process == self.keeper)?;
+            Some(all.swap_remove(place))
+        });
+        if let Ok(Some(keeper)) = keeper {
+            stop(keeper);
+        }
     }
 }
 
-/// Ends the program that runs, if one does. Waits no longer than [`ENDING`].
-fn stop() {
-    let Ok(Some(keeper)) = RUNNING.try_with(|running| running.take()) else {
-        return;
-    };
+/// Ends a process. Waits no longer than [`ENDING`].
+fn stop(keeper: Keeper) {
     // Even a keeper that hears nothing of this sees the socket closed.
     let _ = keeper.socket.shutdown(Shutdown::Write);
     let asked = Instant::now();
@@ -339,7 +376,7 @@ fn stop() {
         ended = matches!((&keeper.socket).read(&mut [0; 8]), Ok(0));
     }
     if !(ended && reaped(keeper.process, 0)) {
-        let _ = LEFT.try_with(|left| left.borrow_mut().push(keeper.process));
+        let _ = LEFT.try_with(|left| left.borrow_mut().push((keeper.process, SystemTime::now())));
     }
 }
 
@@ -356,7 +393,7 @@ fn reaped(keeper: libc::pid_t, flags: c_int) -> bool {
     }
 }
 
-/// Has a program end with this process, however PostgreSQL ends it: FATAL errors and shutdowns unwind nothing.
+/// Has processes end with this one, however PostgreSQL ends it: FATAL errors and shutdowns unwind nothing.
 fn end_with_this_process() {
     thread_local! {
         static ARRANGED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
@@ -369,7 +406,9 @@ fn end_with_this_process() {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn stop_at_exit(_code: c_int, _argument: pg_sys::Datum) {
-    stop();
+    if let Ok(all) = RUNNING.try_with(RefCell::take) {
+        all.into_iter().for_each(stop);
+    }
 }
 
 fn set_nonblocking(descriptor: RawFd) -> io::Result<()> {

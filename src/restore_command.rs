@@ -11,11 +11,11 @@ use crate::server::Server;
 use crate::settings;
 use archive::restore_command::{command_line, ending, received_as, stops_recovery};
 use archive::secrets::masked;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The command may fill the disk with as many segments before it is ended. More than one, for there are commands that fetch
@@ -34,14 +34,18 @@ pub enum Fetched {
     NotThere(String),
 }
 
-/// A file that `restore_command` has brought.
+/// A file that `restore_command` has brought; removed when dropped. It may be a link to the archive: see [`open`].
 #[derive(Debug)]
 pub struct FetchedFile {
-    /// Open at its beginning. It has no name on disk any more and takes no room once this is closed, unless the command made
-    /// a link to the archive.
-    pub file: File,
-    /// Its size, bytes.
-    pub bytes: u64,
+    scratch: ScratchDirectory,
+    name: &'static str,
+}
+
+impl FetchedFile {
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.scratch.path().join(self.name)
+    }
 }
 
 /// Runs `command`, a `restore_command`, for the file `name` of the archive: a segment, a history or a backup history file.
@@ -98,17 +102,25 @@ pub fn fetch(server: &Server, command: &str, name: &str, between: &mut dyn FnMut
             why,
         )));
     }
-    match open(&scratch.path().join(target)) {
-        Ok(Some(fetched)) => Ok(Fetched::File(fetched)),
-        Ok(None) => Ok(Fetched::NotThere(format!(
-            "restore_command exited with code 0 for {name}, but left no file at %p."
-        ))),
-        Err(what) => Err(failed(&format!("what it left at %p {what}"))),
+    // Where it leads, if it is a link, is for the process that reads it to find out.
+    match fs::symlink_metadata(scratch.path().join(target)) {
+        Ok(_) => Ok(Fetched::File(FetchedFile { scratch, name: target })),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Fetched::NotThere(left_nothing(name))),
+        Err(error) => Err(failed(&format!("what it left at %p cannot be read: {error}"))),
     }
 }
 
-/// Opens what the command left, through a link too, as recovery would.
-fn open(path: &Path) -> Result<Option<FetchedFile>, String> {
+/// Says that the command left nothing.
+pub fn left_nothing(name: &str) -> String {
+    format!("restore_command exited with code 0 for {name}, but left no file at %p.")
+}
+
+/// Opens what the command left, through a link too, as recovery would, and gives its size in bytes; none where there is nothing.
+/// It may wait for the archive's disk for ever.
+///
+/// # Errors
+/// A clause that says what is wrong with it.
+pub fn open(path: &Path) -> Result<Option<(File, u64)>, String> {
     // Without O_NONBLOCK, a pipe would wait for somebody to write into it.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let cannot = |error: std::io::Error| format!("cannot be read: {error}");
@@ -120,10 +132,7 @@ fn open(path: &Path) -> Result<Option<FetchedFile>, String> {
     if !found.is_file() {
         return Err("is no regular file".to_owned());
     }
-    Ok(Some(FetchedFile {
-        file,
-        bytes: found.len(),
-    }))
+    Ok(Some((file, found.len())))
 }
 
 /// A sentence, with what the program printed if it printed something.

@@ -23,6 +23,8 @@ pub enum WorkerState {
     Verifying,
     /// Waiting for its next tick.
     Idle,
+    /// Waiting for an archive that does not answer.
+    WaitingForArchive,
     /// On a standby: looks, and writes nothing.
     Standby,
     /// The last tick failed; `last_error` says why.
@@ -39,6 +41,7 @@ impl WorkerState {
             Self::WaitingForExtension => "waiting for extension",
             Self::Verifying => "verifying",
             Self::Idle => "idle",
+            Self::WaitingForArchive => "waiting for archive",
             Self::Standby => "standby",
             Self::Failing => "failing",
             Self::Stopped => "stopped",
@@ -67,6 +70,8 @@ pub struct WorkerStatus {
     pub archive_source: heapless::String<512>,
     /// Why the last tick failed; empty when it did not.
     pub last_error: heapless::String<1024>,
+    /// Why the archive cannot be read; empty when it can.
+    pub archive_error: heapless::String<1024>,
     /// When the newest sample was taken, in microseconds since 1970; 0 before the first.
     pub sampled_at: i64,
     /// Until when nothing had changed since, as far as the worker has looked, likewise.

@@ -1,6 +1,5 @@
 //! One look at one file of the archive: read once from end to end, and turned into the row that tells of it.
 
-use crate::access::Opened;
 use crate::catalog::archive::Finding;
 use crate::server::Server;
 use archive::{Comparison, DecompressionError, Status, contained};
@@ -9,8 +8,8 @@ use std::error::Error;
 use std::fmt::Write;
 use std::io::{self, Read};
 use wal::{
-    BackupHistory, Handover, Problem, SegmentName, SegmentOutcome, SegmentReader, SegmentVerifier, Timeline,
-    TimelineHistory, WalFileName,
+    BackupHistory, Handover, PgTimestamp, Problem, SegmentName, SegmentOutcome, SegmentReader, SegmentVerifier,
+    Timeline, TimelineHistory, WalFileName,
 };
 
 mod local_copy;
@@ -21,6 +20,18 @@ pub use local_copy::LocalCopy;
 const LONGEST_EXCESS: u64 = 4;
 // History and backup history files are a few lines of text. What is larger is none.
 const LONGEST_TEXT: u64 = 64 * 1024;
+
+/// A file of the archive, opened for reading.
+pub struct Opened {
+    /// Its content, not compressed.
+    pub content: Box<dyn Read>,
+    /// Its size there.
+    pub bytes: u64,
+    /// Its ctime there; `None` where the archive shows no files.
+    pub changed_at: Option<PgTimestamp>,
+    /// Where it came from, for the column `stored_path`.
+    pub path: String,
+}
 
 /// A segment to be read, and what is known beforehand.
 pub struct Subject<'a> {
@@ -116,8 +127,8 @@ impl Subject<'_> {
             Err(fault) => {
                 let sentence = format!("LSN {}, byte {}: {}", fault.lsn, fault.offset, fault.sentence);
                 finding.detail = Some(format!("{}, {sentence}", finding.name));
-                finding.status = fault.problem.status().as_str();
-                finding.problem = Some(fault.problem.as_str());
+                finding.status = Status::of(fault.problem);
+                finding.problem = Some(fault.problem);
                 finding.last_record = outcome.sound_head.map(|head| head.last_record.0);
                 finding.last_commit_at = outcome.sound_head.and_then(|head| head.last_commit_at).map(|at| at.0);
                 return;
@@ -155,7 +166,7 @@ impl Subject<'_> {
             );
         }
         finding.sound_sha256.clone_from(&finding.sha256);
-        finding.status = Status::Verified.as_str();
+        finding.status = Status::Verified;
         finding.first_commit_at = summary.first_commit_at.map(|at| at.0);
         finding.last_commit_at = summary.last_commit_at.map(|at| at.0);
         finding.latest_xact_at = summary.latest_xact_at.map(|at| at.0);
@@ -209,8 +220,8 @@ impl<R: Read> Read for &mut DecompressionWatch<R> {
 }
 
 fn reject(finding: &mut Finding, problem: Problem, sentence: &str) {
-    finding.status = problem.status().as_str();
-    finding.problem = Some(problem.as_str());
+    finding.status = Status::of(problem);
+    finding.problem = Some(problem);
     finding.detail = Some(format!("{}: {sentence}", finding.name));
 }
 
@@ -220,6 +231,7 @@ fn reject_content(finding: &mut Finding, sentence: &str) {
 }
 
 /// What came of a history or backup history file.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub struct TextFinding {
     /// The row.
     pub finding: Finding,
@@ -264,7 +276,7 @@ impl Text<'_> {
     /// Reads it.
     pub fn look_at(&self, opened: Opened) -> TextFinding {
         let mut finding = self.unread();
-        finding.status = Status::Verified.as_str();
+        finding.status = Status::Verified;
         finding.path.clone_from(&opened.path);
         finding.bytes = i64::try_from(opened.bytes).unwrap_or(i64::MAX);
         finding.changed_at = opened.changed_at.map(|at| at.0);

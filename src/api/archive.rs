@@ -1,17 +1,14 @@
 //! Looking at the archive from SQL.
 
 use super::call::require_primary;
-use crate::access::choose_source;
 use crate::catalog::{self, PgLsn, Scope, Text, ledger};
 use crate::error::{Error, Result};
-use crate::inspection::{Inspection, Precedent, Succession};
 use crate::locks;
 use crate::server::Server;
-use archive::chain::Memory;
+use crate::worker;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use std::collections::BTreeSet;
-use wal::{PgTimestamp, SegmentName, SegmentSize};
+use wal::{SegmentName, SegmentSize};
 
 /// Reads the archived segments from `from_segment` to `to_segment` again (all where an end is not given, history and backup
 /// history files too where neither is), stores what was found, and returns the rows of wal_archive of that range.
@@ -46,6 +43,15 @@ fn verify_wal_archive(
 > {
     check(from_segment, to_segment)?;
     Ok(TableIterator::new(catalog::archive::rows(from_segment, to_segment)?))
+}
+
+/// The same without rows, and without a snapshot that would hold up vacuum while it waits.
+#[pg_extern(sql = "
+CREATE PROCEDURE run_wal_verification(from_segment text DEFAULT NULL, to_segment text DEFAULT NULL)
+LANGUAGE c AS '@MODULE_PATHNAME@', '@FUNCTION_NAME@';
+")]
+fn run_wal_verification(from_segment: Option<&str>, to_segment: Option<&str>) -> Result<(), ErrorReport> {
+    Ok(check(from_segment, to_segment)?)
 }
 
 /// Marks the segments from `from_segment` to `to_segment` that are missing, corrupt or foreign as known and accepted, and
@@ -91,9 +97,9 @@ fn acknowledge(from: Option<&str>, to: Option<&str>, reason: Option<&Text>) -> R
             "Say why the loss is accepted; the ledger keeps it.",
         ));
     }
-    locks::write_findings();
     let _scope = Scope::enter()?;
     ledger::lock_chain()?;
+    locks::write_findings();
     let acknowledged = catalog::archive::acknowledge(&from, &to, reason)?;
     if acknowledged.segments == 0 {
         return Err(Error::WrongState {
@@ -130,52 +136,7 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     if let (Some(from), Some(to)) = (&from, &to) {
         in_order(from, to)?;
     }
-    let source = choose_source(&server)?.source;
-    locks::write_findings();
-    // Nobody has watched the archiver between two calls, so the grace counts from when a segment was first missed.
-    let mut inspection = Inspection::open(&source, &server, Memory::new(PgTimestamp(i64::MIN)))?;
-    // SAFETY: reads the clock.
-    inspection.gather(&server, PgTimestamp(unsafe { pg_sys::GetCurrentTimestamp() }))?;
-    inspection.load()?;
-    inspection.expect()?;
-    let looked_up = inspection.look_up_texts()?;
-    let texts = inspection.decide_texts(looked_up)?;
-    inspection.record_texts(&texts)?;
-    let all = from.is_none() && to.is_none();
-    let to_read = if all { inspection.held_texts() } else { texts.to_read };
-    for (kind, name) in to_read {
-        let read = inspection.read_text(kind, &name, &mut || {
-            pgrx::check_for_interrupts!();
-        })?;
-        inspection.store_text(&name, read.as_ref())?;
-    }
-    // They may have told of a backup, and with it of what is expected.
-    inspection.expect()?;
-    // Whatever range is asked for, all that is expected gets its row: between verified rows, what has none counts as verified.
-    let mut lot = inspection.first_lot();
-    while !lot.is_empty() {
-        let looked_up = inspection.look_up(&lot)?;
-        let decided = inspection.decide(looked_up)?;
-        inspection.record(&decided)?;
-        inspection.settle(&decided);
-        pgrx::check_for_interrupts!();
-        lot = inspection.next_lot();
-    }
-    let strangers = inspection.news_of_strangers()?;
-    inspection.record_strangers(&strangers)?;
-    let wanted = |segment: &SegmentName| {
-        from.is_none_or(|from| segment.number >= from.number) && to.is_none_or(|to| segment.number <= to.number)
-    };
-    let mut queue: BTreeSet<SegmentName> = inspection.readable().into_iter().filter(wanted).collect();
-    let mut succession = Succession::new();
-    while let Some(segment) = queue.pop_first() {
-        let precedent = Precedent::of(&inspection, segment)?;
-        let looked = succession.read(&mut inspection, segment, precedent, &mut |_| {
-            pgrx::check_for_interrupts!();
-        })?;
-        queue.extend(inspection.store(segment, &looked)?);
-    }
-    Ok(())
+    worker::verify(from, to)
 }
 
 fn segment_argument(argument: &'static str, name: &str, size: SegmentSize) -> Result<SegmentName> {

@@ -12,6 +12,7 @@ use super::own_wal;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
 use crate::error::{Error, Result};
+use crate::process;
 use crate::server::Server;
 use crate::settings;
 
@@ -174,13 +175,13 @@ fn measure(path: &Text) -> (Option<i64>, Option<i64>) {
     if !storage::readable(path, CONSEQUENCE) {
         return (None, None);
     }
-    let measured = artifact::measure(path.as_path(), &mut || {
-        pgrx::check_for_interrupts!();
+    let measured = process::look_at(&format!("\"{}\"", path.to_utf8()), |working| {
+        artifact::measure(path.as_path(), working).map_err(|error| error.to_string())
     });
-    match measured {
+    match measured.flatten() {
         Ok(measured) => (i64::try_from(measured.bytes).ok(), i64::try_from(measured.files).ok()),
-        Err(error) => {
-            storage::not_read(CONSEQUENCE, &error.to_string());
+        Err(why) => {
+            storage::not_read(CONSEQUENCE, &why);
             (None, None)
         }
     }

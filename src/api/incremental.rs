@@ -11,6 +11,7 @@ use super::call;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
 use crate::error::{Error, Result};
+use crate::process;
 use crate::server::Server;
 
 /// Records the WAL from `start_lsn` up to `end_lsn` as an incremental backup. Its segments are looked for in `backup_path`,
@@ -115,10 +116,15 @@ fn look_for(wanted: &[SegmentName], path: Option<&Text>) -> Result<BTreeMap<Segm
         && storage::readable(path, "the WAL files in the backup's path are not counted")
     {
         for (first, last) in runs(wanted) {
-            match artifact::wal_files_in(path.as_path(), first, last) {
-                Ok(files) => found.extend(files.found.iter().map(|file| (file.segment, signed(file.bytes)))),
-                Err(error) => {
-                    storage::not_read("the WAL files in the backup's path are not counted", &error.to_string());
+            let files = process::look_at(&format!("\"{}\"", path.to_utf8()), |_| {
+                let files = artifact::wal_files_in(path.as_path(), first, last).map_err(|error| error.to_string())?;
+                let sizes = files.found.iter().map(|file| (file.segment, signed(file.bytes)));
+                Ok::<Vec<_>, String>(sizes.collect())
+            });
+            match files.flatten() {
+                Ok(files) => found.extend(files),
+                Err(why) => {
+                    storage::not_read("the WAL files in the backup's path are not counted", &why);
                     break;
                 }
             }

@@ -36,7 +36,7 @@ fn prepare_recovery(
 > {
     let rows = prepare(backup_path.as_ref(), target_time, target_lsn)?;
     Ok(TableIterator::new(rows.into_iter().map(|check| {
-        (check.item.to_owned(), check.result, check.status.as_str().to_owned())
+        (check.item, check.result, check.status.as_str().to_owned())
     })))
 }
 

@@ -12,7 +12,7 @@ use super::visit_tar;
 use crate::server::Server;
 
 /// What was found of it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OwnWal {
     /// All of it, and sound.
     Whole,

@@ -2,8 +2,9 @@
 
 use super::{Image, PgLsn, Statement, Text};
 use crate::error::Result;
+use archive::Status;
 use pgrx::prelude::*;
-use wal::SegmentName;
+use wal::{Problem, SegmentName};
 
 /// What wal_archive holds of a file, as far as the next look at the archive needs it.
 #[derive(Clone, Debug)]
@@ -204,7 +205,7 @@ pub fn rows(from: Option<&str>, to: Option<&str>) -> Result<Vec<FullRow>> {
             AND ($2 IS NULL OR start_lsn IS NOT NULL AND substring(segment_name FROM 9) <= substring($2 FROM 9))
           ORDER BY start_lsn, segment_name",
     );
-    ROWS.read(&[from.into(), to.into()], |rows| {
+    ROWS.read_latest(&[from.into(), to.into()], |rows| {
         rows.map(|row| {
             Ok((
                 row.need(1, "a segment name")?,
@@ -236,7 +237,7 @@ pub fn handover(name: &str) -> Result<Option<Vec<u8>>> {
 }
 
 /// What one look at a stored file found.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Finding {
     /// The file's name.
     pub name: String,
@@ -247,9 +248,9 @@ pub struct Finding {
     /// Where its WAL ends.
     pub end: Option<u64>,
     /// The contract's status.
-    pub status: &'static str,
+    pub status: Status,
     /// The contract's problem, where there is one.
-    pub problem: Option<&'static str>,
+    pub problem: Option<Problem>,
     /// What was found where, and what was expected.
     pub detail: Option<String>,
     /// Where it was read.
@@ -297,8 +298,8 @@ pub fn is_on_record(finding: &Finding) -> Result<bool> {
     SAME.read(
         &[
             finding.name.as_str().into(),
-            finding.status.into(),
-            finding.problem.into(),
+            finding.status.as_str().into(),
+            finding.problem.map(Problem::as_str).into(),
             finding.detail.as_deref().into(),
             finding.sha256.as_deref().into(),
             finding.changed_at.and_then(time).into(),
@@ -353,8 +354,8 @@ pub fn store(finding: &Finding) -> Result<()> {
             timeline.into(),
             lsn(finding.start).into(),
             lsn(finding.end).into(),
-            finding.status.into(),
-            finding.problem.into(),
+            finding.status.as_str().into(),
+            finding.problem.map(Problem::as_str).into(),
             finding.detail.as_deref().into(),
             finding.path.as_str().into(),
             finding.bytes.into(),

@@ -62,3 +62,18 @@ pub fn terminate() -> Result<bool> {
     );
     TERMINATE.write(&[], |rows| Ok(rows.processed() > 0))
 }
+
+/// The process that holds a lock of module `locks` in the current database; none where that is a prepared transaction, or
+/// nobody any more.
+pub fn holder_of_userlock(space: u32, lock: u32) -> Result<Option<i32>> {
+    static HOLDER: Statement = Statement::new(
+        "SELECT pid FROM pg_locks
+          WHERE locktype = 'userlock' AND classid = $1 AND objid = $2 AND granted
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          LIMIT 1",
+    );
+    let (space, lock) = (pg_sys::Oid::from(space), pg_sys::Oid::from(lock));
+    HOLDER.read(&[space.into(), lock.into()], |rows| {
+        rows.first().map_or(Ok(None), |row| row.get(1))
+    })
+}

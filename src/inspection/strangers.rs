@@ -28,10 +28,10 @@ impl Inspection {
     /// # Errors
     /// Where the archive cannot be read, or the server not be asked how far it is.
     pub fn news_of_strangers(&mut self) -> Result<Strangers> {
-        let Some(store) = self.access.store() else {
+        let Some(listing) = self.access.listing() else {
             return Ok(Strangers::default());
         };
-        let here = &store.strangers().newest;
+        let here = &listing.strangers().newest;
         // The archive was listed after the server had been asked; meanwhile it may have archived more.
         let flush = Server::observe()?.flush;
         let is_ours_by_now =

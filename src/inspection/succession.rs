@@ -1,12 +1,11 @@
 //! Reading segments one after the other, each beginning with what the one before it left.
 
 use super::Inspection;
-use crate::access::Opening;
+use crate::access::ReadOutcome;
 use crate::catalog;
 use crate::catalog::archive::Finding;
 use crate::error::Result;
-use crate::verification::Subject;
-use wal::{Handover, SegmentName, SegmentReader};
+use wal::{Handover, SegmentName};
 
 /// What came of reading a segment.
 pub enum Looked {
@@ -16,9 +15,9 @@ pub enum Looked {
     NotThere(String),
 }
 
-/// Reads segments through one buffer.
+/// Segments read one after the other.
+#[derive(Default)]
 pub struct Succession {
-    reader: SegmentReader,
     last: Option<(SegmentName, Option<Handover>)>,
 }
 
@@ -39,15 +38,7 @@ impl Precedent {
 }
 
 impl Succession {
-    /// Nothing read yet.
-    pub fn new() -> Self {
-        Self {
-            reader: SegmentReader::new(),
-            last: None,
-        }
-    }
-
-    /// Reads one segment. `between` is called after each piece with its length in bytes, and with 0 while there is none.
+    /// Reads one segment, at so many bytes a second at most.
     ///
     /// # Errors
     /// Where the archive as a whole cannot be read now.
@@ -56,25 +47,19 @@ impl Succession {
         inspection: &mut Inspection,
         segment: SegmentName,
         precedent: Precedent,
-        between: &mut dyn FnMut(usize),
+        bytes_per_second: Option<u64>,
     ) -> Result<Looked> {
         let before = match self.last.take() {
             Some((previous, handover)) if inspection.predecessor(segment) == Some(previous) => handover,
             _ => precedent.handover,
         };
-        let opening = inspection.read(&segment.to_string(), &mut || between(0))?;
-        let history = inspection.history.as_of(segment.timeline);
-        let subject = Subject {
-            server: &inspection.server,
-            history: history.as_ref(),
-            name: segment,
-            before,
-            sound_sha256: precedent.sound_sha256,
-        };
-        let finding = match opening {
-            Opening::File(opened) => subject.look_at(opened, &mut self.reader, between),
-            Opening::Unreadable(sentence) => subject.unreadable(&sentence),
-            Opening::NotThere(sentence) => return Ok(Looked::NotThere(sentence)),
+        let read =
+            inspection
+                .access
+                .read_segment(segment, before.as_ref(), precedent.sound_sha256, bytes_per_second)?;
+        let finding = match read {
+            ReadOutcome::Found(finding) => finding,
+            ReadOutcome::NotThere(sentence) => return Ok(Looked::NotThere(sentence)),
         };
         let handover = finding.handover.as_deref();
         self.last = Some((segment, handover.and_then(|bytes| Handover::from_bytes(bytes).ok())));

@@ -1,12 +1,12 @@
 //! History and backup history files of the archive: a few lines each, few in number, and read whole.
 
 use super::{Inspection, store_news};
-use crate::access::Opening;
+use crate::access::ReadOutcome;
 use crate::catalog;
 use crate::catalog::archive::Unread;
 use crate::detection;
 use crate::error::Result;
-use crate::verification::{Text, TextFinding};
+use crate::verification::TextFinding;
 use archive::Status;
 use archive::chain::{Decision, Held, Loss};
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,22 +124,22 @@ impl Inspection {
             .map(|(kind, name)| (name, kind))
             .collect();
         let needed = self.needed_histories();
-        let (due, round) = self.texts.due(&held, &needed, self.access.store().is_some());
+        let (due, round) = self.texts.due(&held, &needed, self.access.is_listed());
         self.texts.round = round;
-        due.into_iter()
+        let there: Vec<String> = due.iter().filter(|name| held.contains_key(*name)).cloned().collect();
+        let mut looked_up = self.access.look_up(there)?.into_iter();
+        Ok(due
+            .into_iter()
             .map(|name| {
                 let kind = held.get(&name).copied();
-                Ok(LookedUp {
+                LookedUp {
                     kind,
-                    held: match kind {
-                        Some(_) => self.access.look_up(&name)?,
-                        None => Held::Absent,
-                    },
+                    held: kind.and_then(|_| looked_up.next()).unwrap_or(Held::Absent),
                     needed: needed.contains(&name),
                     name,
-                })
+                }
             })
-            .collect()
+            .collect())
     }
 
     /// A recovery that crosses into a timeline needs its history file. The first timeline's is not asked for: nothing is before it.
@@ -202,46 +202,38 @@ impl Inspection {
         Ok(())
     }
 
-    /// Reads a file; `None` if it is not there. `between` is called while a command runs.
+    /// Reads a file; `None` if it is not there.
     ///
     /// # Errors
     /// Where the archive as a whole cannot be read now.
-    pub fn read_text(
-        &mut self,
-        kind: WalFileName,
-        name: &str,
-        between: &mut dyn FnMut(),
-    ) -> Result<Option<TextFinding>> {
-        let opening = self.read(name, between)?;
-        let text = Text {
-            server: &self.server,
-            history: &self.history,
-            kind,
-            name,
-        };
-        Ok(match opening {
-            Opening::File(opened) => Some(text.look_at(opened)),
-            Opening::Unreadable(sentence) => Some(text.unreadable(&sentence)),
-            Opening::NotThere(_) => None,
+    pub fn read_text(&mut self, kind: WalFileName, name: &str) -> Result<Option<TextFinding>> {
+        Ok(match self.access.read_text(kind, name)? {
+            ReadOutcome::Found(finding) => Some(finding),
+            ReadOutcome::NotThere(_) => None,
         })
     }
 
-    /// Stores what a file tells. Needs a transaction.
-    pub fn store_text(&mut self, name: &str, read: Option<&TextFinding>) -> Result<()> {
-        let Some(read) = read else {
-            return self.store_text_not_there(name);
-        };
-        store_news(&read.finding)?;
-        self.texts.known.insert(name.to_owned());
+    /// Makes the ledger know of the backup that a file tells of. Needs a transaction; call it before findings are written.
+    pub fn record_backup(&self, name: &str, read: &TextFinding) -> Result<()> {
         match &read.backup {
             Some(backup) => detection::record(&self.server, &self.history, name, backup),
             None => Ok(()),
         }
     }
 
+    /// Stores what a file tells of itself. Needs a transaction.
+    pub fn store_text(&mut self, name: &str, read: Option<&TextFinding>) -> Result<()> {
+        let Some(read) = read else {
+            return self.store_text_not_there(name);
+        };
+        store_news(&read.finding)?;
+        self.texts.known.insert(name.to_owned());
+        Ok(())
+    }
+
     /// What restore_command did not bring. Only a history file that the chain needs is missed.
     fn store_text_not_there(&mut self, name: &str) -> Result<()> {
-        if self.access.store().is_some() || !self.needed_histories().contains(name) {
+        if self.access.is_listed() || !self.needed_histories().contains(name) {
             return Ok(());
         }
         let rows = self.recorded(vec![name.to_owned()])?;

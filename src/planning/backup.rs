@@ -4,8 +4,10 @@ use crate::api::storage;
 use crate::catalog::Text;
 use crate::catalog::plan::Places;
 use crate::error::Result;
+use crate::process;
 use artifact::{BackedUpTablespace, Parts, parts};
 use recovery::plan::{Copied, Refusal, Tablespace};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Looks at the backup.
@@ -24,9 +26,37 @@ pub fn look_at(id: i64, path: Option<&Text>, places: &Places, data_directory: &P
     if !storage::readable(path, "what lies at the path of the backup is not known") {
         return Ok(unseen("the caller may not have it read".to_owned()));
     }
-    let found = match parts(path.as_path()) {
+    let looked = process::look_at(&format!("\"{shown}\""), |_| {
+        look_inside(path.as_path(), &shown, places, data_directory)
+    });
+    match looked {
+        Ok(Looked::Copied(copied)) => Ok(copied),
+        Ok(Looked::Unseen(why)) | Err(why) => Ok(unseen(why)),
+        Ok(Looked::LeadsToServer { oid, leads_to }) => Err(Refusal::TablespaceNotCopied {
+            backup: id,
+            oid,
+            leads_to,
+        }
+        .into()),
+    }
+}
+
+/// What was seen of a backup.
+#[derive(Serialize, Deserialize)]
+enum Looked {
+    Copied(Copied),
+    Unseen(String),
+    /// The link of a tablespace leads into the running server.
+    LeadsToServer {
+        oid: u32,
+        leads_to: String,
+    },
+}
+
+fn look_inside(path: &Path, shown: &str, places: &Places, data_directory: &Path) -> Looked {
+    let found = match parts(path) {
         Ok(found) => found,
-        Err(error) => return Ok(unseen(error.to_string())),
+        Err(error) => return Looked::Unseen(error.to_string()),
     };
     let tablespaces = |found: Vec<BackedUpTablespace>| {
         found
@@ -37,7 +67,7 @@ pub fn look_at(id: i64, path: Option<&Text>, places: &Places, data_directory: &P
             })
             .collect()
     };
-    Ok(match found {
+    match found {
         Parts::Plain {
             tablespaces: found,
             wal,
@@ -46,33 +76,31 @@ pub fn look_at(id: i64, path: Option<&Text>, places: &Places, data_directory: &P
                 .iter()
                 .find(|tablespace| is_the_servers_own(&tablespace.path, places, data_directory))
             {
-                return Err(Refusal::TablespaceNotCopied {
-                    backup: id,
+                return Looked::LeadsToServer {
                     oid: tablespace.oid,
                     leads_to: tablespace.path.display().to_string(),
-                }
-                .into());
+                };
             }
             // A copy of a running server's directory whose WAL stayed behind: the archive has it.
             let wal = wal.filter(|wal| !is_the_servers_own(wal, places, data_directory));
-            Copied::Plain {
-                path: shown,
+            Looked::Copied(Copied::Plain {
+                path: shown.to_owned(),
                 tablespaces: tablespaces(found),
                 wal: wal.map(|wal| wal.display().to_string()),
-            }
+            })
         }
         Parts::Tar {
             base,
             wal,
             tablespaces: found,
-        } => Copied::Tar {
-            path: shown,
+        } => Looked::Copied(Copied::Tar {
+            path: shown.to_owned(),
             base,
             wal,
             tablespaces: tablespaces(found),
-        },
-        Parts::Other(kind) => unseen(format!("it looks like this: {kind}")),
-    })
+        }),
+        Parts::Other(kind) => Looked::Unseen(format!("it looks like this: {kind}")),
+    }
 }
 
 fn is_the_servers_own(path: &Path, places: &Places, data_directory: &Path) -> bool {

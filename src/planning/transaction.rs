@@ -1,16 +1,16 @@
 //! Commits looked up in archived WAL: of one transaction, or the last one up to a moment. Only segments that can hold them are read.
 
 use super::handover_before;
-use crate::access::{Access, Opening};
+use crate::access::{Access, CommitsWanted, Waiting};
 use crate::api::storage;
 use crate::assessment::Assessment;
 use crate::catalog::plan as facts;
 use crate::error::{Error, Result};
 use crate::server::Server;
-use archive::{Source, contained};
+use archive::Source;
 use chrono::{DateTime, Utc};
 use recovery::plan::{CommitTimes, CommitsUpTo, FoundCommit, Stretch};
-use wal::{Commit, Hashing, Lsn, PgTimestamp, SegmentName, SegmentReader, SegmentVerifier};
+use wal::{Commit, Lsn, PgTimestamp, SegmentName};
 
 /// So many segments are read for one transaction at most: long ones commit among the numbers of many others.
 const MOST_READ: usize = 64;
@@ -55,18 +55,13 @@ pub fn find(
     }
     let mut reading = Reading::open(server, assessment, archive)?;
     for segment in candidates.into_iter().take(MOST_READ) {
-        let commits = &mut sought.commits;
-        let was_read = reading.commits(segment, &mut |commit| {
-            if commit.xid == Some(xid) {
-                commits.push(FoundCommit {
-                    segment,
-                    lsn: commit.lsn,
-                    at: commit.at.and_then(moment),
-                });
-            }
-        })?;
-        if !was_read {
-            sought.unread = sought.unread.saturating_add(1);
+        match reading.commits(segment, CommitsWanted::Of(xid))? {
+            Some(commits) => sought.commits.extend(commits.into_iter().map(|commit| FoundCommit {
+                segment,
+                lsn: commit.lsn,
+                at: commit.at.and_then(moment),
+            })),
+            None => sought.unread = sought.unread.saturating_add(1),
         }
     }
     Ok(sought)
@@ -95,21 +90,21 @@ pub fn commits_up_to(
         return Ok(None);
     };
     let segment = SegmentName::containing(timeline, start, server.format.segment_size);
-    let limit = CommitTimes::limit(time);
-    let (mut has_later, mut found) = (false, None);
-    let was_read = Reading::open(server, assessment, archive)?.commits(segment, &mut |commit| {
-        let Some(at) = commit.at.and_then(moment) else {
-            return;
-        };
-        has_later = has_later || at > limit;
-        if at <= time {
-            found = Some(CommitsUpTo {
-                last: commit.lsn,
-                is_behind_later: has_later,
-            });
-        }
-    })?;
-    Ok(found.filter(|_| was_read))
+    let micros = |at: DateTime<Utc>| PgTimestamp::from_unix_micros(at.timestamp_micros());
+    let wanted = CommitsWanted::UpTo {
+        time: micros(time),
+        limit: micros(CommitTimes::limit(time)),
+    };
+    let commits = Reading::open(server, assessment, archive)?.commits(segment, wanted)?;
+    Ok(commits.and_then(|commits| {
+        let last = commits
+            .last()
+            .filter(|commit| commit.at.is_some_and(|at| at <= micros(time)))?;
+        Some(CommitsUpTo {
+            last: last.lsn,
+            is_behind_later: commits.len() > 1,
+        })
+    }))
 }
 
 fn moment(at: PgTimestamp) -> Option<DateTime<Utc>> {
@@ -117,10 +112,8 @@ fn moment(at: PgTimestamp) -> Option<DateTime<Utc>> {
 }
 
 struct Reading<'a> {
-    server: &'a Server,
     assessment: &'a Assessment,
     access: Access,
-    reader: SegmentReader,
 }
 
 impl<'a> Reading<'a> {
@@ -136,37 +129,15 @@ impl<'a> Reading<'a> {
             });
         }
         Ok(Self {
-            server,
             assessment,
-            access: Access::open(archive, server)?,
-            reader: SegmentReader::new(),
+            access: Access::new(archive, server, Waiting::SESSION),
         })
     }
 
-    /// Tells of every commit in a segment; false where it could not be read from end to end.
-    fn commits(&mut self, segment: SegmentName, on_commit: &mut dyn FnMut(&Commit)) -> Result<bool> {
-        let between = || {
-            pgrx::check_for_interrupts!();
-        };
-        let opening = self.access.read(self.server, &segment.to_string(), &mut || between())?;
-        let Opening::File(opened) = opening else {
-            return Ok(false);
-        };
-        let history = self.assessment.facts.history.as_of(segment.timeline);
+    /// The commits in a segment that are wanted; none where it could not be read from end to end.
+    fn commits(&mut self, segment: SegmentName, wanted: CommitsWanted) -> Result<Option<Vec<Commit>>> {
         let before = handover_before(segment, self.assessment)?;
-        let verifier =
-            SegmentVerifier::new(&self.server.format, segment, history.as_ref(), before).with_hashing(Hashing::None);
-        let (mut reader, mut content) = (std::mem::take(&mut self.reader), opened.content);
-        let read = contained(|callback| {
-            let outcome = reader.verify_with(&mut content, verifier, on_commit, &mut |_| callback.run(between));
-            (outcome.result.is_ok(), reader)
-        });
-        Ok(match read {
-            Ok((sound, reader)) => {
-                self.reader = reader;
-                sound
-            }
-            Err(_panic) => false,
-        })
+        let history = &self.assessment.facts.history;
+        self.access.commits(history, segment, before.as_ref(), wanted)
     }
 }

@@ -6,14 +6,16 @@ use std::path::Path;
 
 use artifact::base_backup::open_file;
 use artifact::presence::tablespace_of;
-use artifact::{BackupLabel, BaseBackup, Format, Manifest, ManifestError, Presence, read_manifest};
+use artifact::{BackupLabel, BaseBackup, Format, Manifest, ManifestError, Presence, WalRange, read_manifest};
 use wal::{Lsn, SegmentName};
 
 use super::tar_files::TarFiles;
 use super::{Checks, Status};
-use crate::base_backup::{self, Control};
+use crate::base_backup::{self, Control, OwnWal, own_wal};
+use crate::catalog::Text;
 use crate::catalog::prepare::Recorded;
 use crate::compat;
+use crate::process;
 use crate::server::Server;
 use pgrx::pg_sys;
 
@@ -28,6 +30,7 @@ const NAMED: usize = 3;
 const MOST_TABLESPACES: usize = 10_000;
 
 /// A base backup that is there.
+#[derive(serde::Serialize, serde::Deserialize)]
 pub struct Seen {
     /// Where and how.
     pub backup: BaseBackup,
@@ -39,6 +42,12 @@ pub struct Seen {
     pub sizes: BTreeMap<u32, u64>,
     /// Whether it is known to be another cluster's.
     pub is_foreign: bool,
+    /// The WAL inside it, where a manifest says what that should be.
+    pub own_wal: Option<OwnWal>,
+    /// How its tars of data and of WAL are compressed.
+    pub suffixes: Vec<String>,
+    /// What all of it takes up, bytes, where no manifest tells that; or why that is not known.
+    pub measured: Result<u64, String>,
 }
 
 /// What a manifest lists, summed up while it is read.
@@ -54,7 +63,28 @@ struct Listed {
 
 impl Seen {
     /// Looks at what lies at `path`; none where that is no base backup.
-    pub fn look(path: &Path, server: &Server, checks: &mut Checks, between: &mut dyn FnMut()) -> Option<Self> {
+    pub fn look(path: &Text, server: &Server, checks: &mut Checks) -> Option<Self> {
+        let shown = format!("\"{}\"", path.to_utf8());
+        let looked = process::look_at(&shown, |working| {
+            let mut checks = Checks::default();
+            let seen = Self::look_inside(path.as_path(), server, &mut checks, working);
+            (seen, checks)
+        });
+        match looked {
+            Ok((seen, found)) => {
+                checks.0.extend(found.0);
+                seen
+            }
+            Err(why) => {
+                checks.add("backup_path", Status::Failed, why);
+                checks.skip(&INSIDE, NOTHING);
+                checks.skip(&IDENTITY, NOTHING);
+                None
+            }
+        }
+    }
+
+    fn look_inside(path: &Path, server: &Server, checks: &mut Checks, between: &mut dyn FnMut()) -> Option<Self> {
         let found = artifact::recognise(path).and_then(|kind| Ok((kind, BaseBackup::open(path)?)));
         let backup = match found {
             Ok((kind, Some(backup))) => {
@@ -112,11 +142,34 @@ impl Seen {
             manifest: None,
             sizes: BTreeMap::new(),
             is_foreign: false,
+            own_wal: None,
+            suffixes: Vec::new(),
+            measured: Ok(0),
         };
         let tar = (seen.backup.format == Format::Tar).then(|| TarFiles::count(&seen.backup, between));
         seen.files(tar.as_ref(), checks, between);
         seen.identity(tar.as_ref(), server, checks);
+        if let Some(range) = seen.range().filter(|_| !seen.is_foreign) {
+            seen.own_wal = Some(own_wal(server, &seen.backup, range, between));
+        }
+        if seen.backup.format == Format::Tar {
+            let tars = ["base", "pg_wal"].iter().filter_map(|stem| seen.backup.tar(stem));
+            seen.suffixes = tars.map(|tar| tar.suffix.to_owned()).collect();
+        }
+        if seen.manifest.is_none() {
+            seen.measured = artifact::measure(&seen.backup.directory, between)
+                .map(|measured| measured.bytes)
+                .map_err(|error| error.to_string());
+        }
         Some(seen)
+    }
+
+    /// The range of WAL that its manifest says it needs, where that is one.
+    pub fn range(&self) -> Option<WalRange> {
+        match self.manifest.as_ref()?.wal_ranges.as_slice() {
+            [range] => Some(*range),
+            _ => None,
+        }
     }
 
     /// The manifest, and what it lists.

@@ -7,11 +7,12 @@ use super::{Checks, Status};
 use crate::base_backup;
 use crate::catalog::{PgLsn, prepare};
 use crate::error::Result;
+use crate::process;
 
 const ITEM: &str = "backup_chain";
 
 /// Looks at each backup down to the full one; gives the id of the one that this one builds on.
-pub fn check(seen: Option<&Seen>, checks: &mut Checks, between: &mut dyn FnMut()) -> Result<Option<i64>> {
+pub fn check(seen: Option<&Seen>, checks: &mut Checks) -> Result<Option<i64>> {
     let Some(label) = seen.and_then(|seen| seen.label.as_ref()) else {
         checks.add(
             ITEM,
@@ -27,7 +28,6 @@ pub fn check(seen: Option<&Seen>, checks: &mut Checks, between: &mut dyn FnMut()
     let mut below = label.start;
     let mut parents = Vec::new();
     let failed = loop {
-        between();
         let (lsn, timeline) = wanted;
         // Also what keeps a circle from being followed for ever.
         if lsn >= below {
@@ -49,12 +49,13 @@ pub fn check(seen: Option<&Seen>, checks: &mut Checks, between: &mut dyn FnMut()
                 recorded.id
             );
         };
-        let label = match BaseBackup::open(path.as_path()) {
-            Ok(Some(backup)) => base_backup::label(&backup, between),
-            Ok(None) => Err(format!("\"{}\" is no base backup", path.to_utf8())),
+        let shown = format!("\"{}\"", path.to_utf8());
+        let label = process::look_at(&shown, |working| match BaseBackup::open(path.as_path()) {
+            Ok(Some(backup)) => base_backup::label(&backup, working),
+            Ok(None) => Err(format!("{shown} is no base backup")),
             Err(error) => Err(error.to_string()),
-        };
-        match label {
+        });
+        match label.flatten() {
             Err(why) => break format!("backup {}, which it builds on: {why}", recorded.id),
             Ok(label) if label.start != lsn || label.timeline != timeline => {
                 break format!(

@@ -7,6 +7,7 @@ use wal::{SegmentName, SegmentReader, SegmentVerifier};
 use super::{Checks, Status};
 use crate::catalog::prepare;
 use crate::error::Result;
+use crate::process;
 use crate::restore_command::{self, Fetched};
 use crate::server::{self, Server};
 use crate::verification::hexadecimal;
@@ -55,30 +56,47 @@ pub fn check(
     };
     let took = began.elapsed().as_millis();
     let history = server.history()?;
-    let history = history.contains(segment.timeline).then_some(&history);
-    let verifier = SegmentVerifier::new(&server.format, segment, history, None);
-    let outcome = SegmentReader::new().verify(fetched.file, verifier, &mut |_| between());
-    let sha256 = hexadecimal(&outcome.sha256);
-    let (status, found) = match (outcome.result, expected) {
-        (Err(fault), _) => (
+    // It may have made a link to the archive, whose disk need not answer.
+    let read = process::look_at(&format!("what it left at %p for segment {segment}"), |working| {
+        let opened = restore_command::open(&fetched.path());
+        let (file, _) = match opened {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Err(restore_command::left_nothing(&segment.to_string())),
+            Err(what) => return Err(format!("what it left at %p {what}")),
+        };
+        let history = history.contains(segment.timeline).then_some(&history);
+        let verifier = SegmentVerifier::new(&server.format, segment, history, None);
+        let outcome = SegmentReader::new().verify(file, verifier, &mut |_| working());
+        let fault = outcome.result.err();
+        Ok((
+            hexadecimal(&outcome.sha256),
+            fault.map(|fault| format!("{}: {fault}", fault.problem.status().as_str())),
+        ))
+    });
+    let (sha256, fault) = match read.flatten() {
+        Ok(read) => read,
+        Err(why) => {
+            checks.add(ITEM, Status::Failed, why);
+            return Ok(());
+        }
+    };
+    let (status, found) = match (fault, expected) {
+        (Some(fault), _) => (
             Status::Failed,
-            format!(
-                "it brought a segment {segment} that is {}: {fault}",
-                fault.problem.status().as_str()
-            ),
+            format!("it brought a segment {segment} that is {fault}"),
         ),
-        (Ok(_), Some(expected)) if expected != sha256 => (
+        (None, Some(expected)) if expected != sha256 => (
             Status::Failed,
             format!(
                 "it brought another segment {segment} than the one that was verified in the archive: its SHA-256 is {sha256}, where \
                  {expected} was expected"
             ),
         ),
-        (Ok(_), Some(_)) => (
+        (None, Some(_)) => (
             Status::Passed,
             format!("it brought segment {segment} in {took} ms, the same content as was verified in the archive"),
         ),
-        (Ok(_), None) => (
+        (None, None) => (
             Status::Passed,
             format!(
                 "it brought segment {segment} in {took} ms, which is sound; the archive has no verified one to compare it with"

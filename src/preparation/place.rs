@@ -21,13 +21,7 @@ struct Need {
 }
 
 /// Compares the free space with what the backup's files and the WAL to be replayed take.
-pub fn disk_space(
-    server: &Server,
-    seen: Option<&Seen>,
-    wal_bytes: u64,
-    checks: &mut Checks,
-    between: &mut dyn FnMut(),
-) {
+pub fn disk_space(server: &Server, seen: Option<&Seen>, wal_bytes: u64, checks: &mut Checks) {
     const ITEM: &str = "disk_space";
     let Some(seen) = seen else {
         checks.add(ITEM, Status::Skipped, "without the backup its size is not known");
@@ -52,8 +46,8 @@ pub fn disk_space(
             wanted.push((place, *bytes));
         }
     } else {
-        match artifact::measure(&seen.backup.directory, between) {
-            Ok(measured) => wanted.push((data.to_owned(), measured.bytes)),
+        match &seen.measured {
+            Ok(bytes) => wanted.push((data.to_owned(), *bytes)),
             Err(error) => {
                 checks.add(ITEM, Status::Skipped, error);
                 return;
@@ -108,8 +102,7 @@ pub fn tools(seen: Option<&Seen>, checks: &mut Checks) {
     let mut needed: Vec<&str> = Vec::new();
     if seen.backup.format == Format::Tar {
         needed.push("tar");
-        let tars = ["base", "pg_wal"].iter().filter_map(|stem| seen.backup.tar(stem));
-        needed.extend(tars.filter_map(|tar| decompressor(tar.suffix)));
+        needed.extend(seen.suffixes.iter().filter_map(|suffix| decompressor(suffix)));
         needed.dedup();
     }
     let (mut there, mut missing): (Vec<&str>, Vec<&str>) = needed.into_iter().partition(on_path);

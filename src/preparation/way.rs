@@ -8,7 +8,7 @@ use wal::{SegmentName, Timeline};
 use super::backup::Seen;
 use super::{Checks, Status};
 use crate::assessment::Assessment;
-use crate::base_backup::{OwnWal, own_wal};
+use crate::base_backup::OwnWal;
 use crate::catalog::prepare::Recorded;
 use crate::error::Result;
 use crate::server::Server;
@@ -30,12 +30,10 @@ pub struct Way {
 impl Way {
     /// Finds it: as the survey of all backups does, but by what the backup itself says now.
     pub fn find(
-        server: &Server,
         assessment: &Assessment,
         recorded: Option<&Recorded>,
         seen: Option<&Seen>,
         parent: Option<i64>,
-        between: &mut dyn FnMut(),
     ) -> Result<Self> {
         let nothing = |why: &str| Self {
             fact: None,
@@ -62,20 +60,16 @@ impl Way {
                 }
                 fact.parent_id = fact.parent_id.or(parent);
             }
-            let range = seen
-                .manifest
-                .as_ref()
-                .and_then(|manifest| match manifest.wal_ranges.as_slice() {
-                    [range] => Some(*range),
-                    _ => None,
-                });
+            let range = seen.range();
             fact.wal_included = false;
             if let Some(range) = range {
                 (fact.start, fact.end, fact.timeline) = (Some(range.start), Some(range.end), range.timeline);
-                match own_wal(server, &seen.backup, range, between) {
-                    OwnWal::Whole => fact.wal_included = true,
-                    OwnWal::Absent => {}
-                    OwnWal::Faulty(why) | OwnWal::Foreign(why) | OwnWal::OutOfReach(why) => lacking = Some(why),
+                match &seen.own_wal {
+                    Some(OwnWal::Whole) => fact.wal_included = true,
+                    Some(OwnWal::Absent) | None => {}
+                    Some(OwnWal::Faulty(why) | OwnWal::Foreign(why) | OwnWal::OutOfReach(why)) => {
+                        lacking = Some(why.clone());
+                    }
                 }
             }
         }

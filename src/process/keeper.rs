@@ -1,7 +1,7 @@
-//! The process between the server's and the program: starts the program, ends it, and cleans up after it.
+//! The process between the server's and the one that works: starts that, ends it, and cleans up after it.
 //!
 //! All of it runs after fork(), in an image of a PostgreSQL process: it makes system calls, allocates nothing, raises no
-//! error and never comes back.
+//! error and never comes back. Only a function's own process does more; what it must not touch is PostgreSQL.
 
 use super::ProgramError;
 use std::ffi::{CStr, c_char, c_int, c_uint};
@@ -68,16 +68,37 @@ unsafe extern "C" {
 /// Does nothing, but interrupts a wait.
 extern "C" fn wake(_signal: c_int) {}
 
-/// All that the keeper and the program need, made before the fork.
+/// What the keeper's child is to do, made before the fork.
+pub enum Task<'a> {
+    /// Become another program.
+    Program {
+        /// The program and its arguments; the last entry is null.
+        arguments: &'a [*const c_char],
+        /// Where it starts.
+        directory: &'a CStr,
+        /// Its standard input.
+        input: RawFd,
+        /// Its standard output and error.
+        output: RawFd,
+    },
+    /// Run a function of ours to its end. It must not touch PostgreSQL: no shared memory is there, and no signal handler.
+    Function {
+        /// The function.
+        run: &'a mut dyn FnMut(),
+        /// What it talks through; it finds that under the number [`CHANNEL`].
+        channel: RawFd,
+        /// What it has in place of standard output and error.
+        null: RawFd,
+    },
+}
+
+/// Where a function has its end of the socket to the server's process.
+pub const CHANNEL: RawFd = 0;
+
+/// The keeper and what it keeps.
 pub struct Keep<'a> {
-    /// The program and its arguments; the last entry is null.
-    pub arguments: &'a [*const c_char],
-    /// Where it starts.
-    pub directory: &'a CStr,
-    /// Its standard input.
-    pub input: RawFd,
-    /// Its standard output and error.
-    pub output: RawFd,
+    /// What is to be done.
+    pub task: Task<'a>,
     /// The keeper's end of the socket to the server's process.
     pub socket: RawFd,
 }
@@ -87,7 +108,7 @@ impl Keep<'_> {
     ///
     /// # Safety
     /// Only in a child just forked, with all signals blocked.
-    pub unsafe fn forever(&self) -> ! {
+    pub unsafe fn forever(&mut self) -> ! {
         // SAFETY: system calls, in a process with one thread and no way back.
         unsafe {
             // Out of reach of what the postmaster sends to the group of a backend.
@@ -101,7 +122,7 @@ impl Keep<'_> {
             let keeper = libc::getpid();
             let program = libc::fork();
             if program == 0 {
-                self.become_program(keeper);
+                self.work(keeper);
             }
             let error = *libc::__errno_location();
             // Files of the server, the connection of its client, the life line of the postmaster: none is kept open.
@@ -129,11 +150,11 @@ impl Keep<'_> {
         }
     }
 
-    /// Puts everything in place that a program should find, and becomes it.
+    /// Puts everything in place that the task should find, and does it.
     ///
     /// # Safety
     /// Only in the keeper's child.
-    unsafe fn become_program(&self, keeper: libc::pid_t) -> ! {
+    unsafe fn work(&mut self, keeper: libc::pid_t) -> ! {
         // SAFETY: system calls, in a process with one thread and no way back; the arguments end with null.
         unsafe {
             libc::setpgid(0, 0);
@@ -141,21 +162,35 @@ impl Keep<'_> {
             if libc::getppid() != keeper {
                 libc::_exit(0);
             }
-            libc::dup2(self.input, 0);
-            libc::dup2(self.output, 1);
-            libc::dup2(self.output, 2);
+            let (input, output) = match &self.task {
+                Task::Program { input, output, .. } => (*input, *output),
+                Task::Function { channel, null, .. } => (*channel, *null),
+            };
+            libc::dup2(input, 0);
+            libc::dup2(output, 1);
+            libc::dup2(output, 2);
             close_from(3);
-            libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS);
             let mut none = std::mem::zeroed();
             libc::sigemptyset(&mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
-            if libc::chdir(self.directory.as_ptr()) == 0
-                && let Some(program) = self.arguments.first()
-            {
-                libc::execvp(*program, self.arguments.as_ptr());
+            match &mut self.task {
+                Task::Program {
+                    arguments, directory, ..
+                } => {
+                    libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS);
+                    if libc::chdir(directory.as_ptr()) == 0
+                        && let Some(program) = arguments.first()
+                    {
+                        libc::execvp(*program, arguments.as_ptr());
+                    }
+                    // As system() answers where there is no shell.
+                    libc::_exit(127);
+                }
+                Task::Function { run, .. } => {
+                    run();
+                    libc::_exit(0);
+                }
             }
-            // As system() answers where there is no shell.
-            libc::_exit(127);
         }
     }
 }

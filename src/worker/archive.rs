@@ -1,9 +1,9 @@
 //! The worker's first duty: read what is new in the archive, once, and remember what was seen.
 
-use super::pace::{Pace, Rereading};
+use super::pace::Rereading;
 use super::process;
 use super::restraint::Restraint;
-use crate::access::choose_source;
+use crate::access::{Waiting, choose_source};
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::inspection::{Decided, Inspection, Looked, Precedent, Succession};
@@ -30,6 +30,8 @@ pub struct ArchiveDuty {
     has_backlog: bool,
     /// Since when another session keeps the worker from writing what it found.
     locked_out_since: Option<Instant>,
+    /// What restore_command failed on last, until it works again; and when.
+    failed_fetch: Option<(String, Instant)>,
 }
 
 /// How far a piece of work got.
@@ -39,12 +41,18 @@ enum Progress {
     Done,
     /// The rest is for the next tick.
     OutOfTime,
-    /// It gave way to another session that is writing findings.
+    /// Another session's transaction is in the way.
     LockedOut,
 }
 
-/// A call of `verify_wal_archive()` may take long; a verdict that nobody keeps up to date must not look as if somebody did.
+/// A verdict that nobody keeps up to date must not look as if somebody did.
 const LOCKED_OUT_AT_MOST: Duration = Duration::from_secs(10);
+/// An archive that does not answer for so long is given up in this tick: samples are due.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For so long it may just be slow.
+const SLOW: Duration = Duration::from_secs(3);
+/// A failed fetch that nobody has had a reason to repeat for so long says nothing any more.
+const FAILED_FETCH_STANDS: Duration = Duration::from_secs(1200);
 /// So many files in a row that `restore_command` fails on, and the archive counts as unreadable.
 const FAILURES_IN_A_ROW: usize = 3;
 
@@ -70,14 +78,26 @@ impl ArchiveDuty {
         let mut inspection = match self.inspection.take().filter(|known| known.is_of(&source, server)) {
             Some(inspection) => inspection,
             None => {
-                let mut inspection = Inspection::open(&source, server, Memory::new(now()))?;
+                self.failed_fetch = None;
+                let waiting = Waiting {
+                    patience: PATIENCE,
+                    between: while_waiting,
+                };
+                let mut inspection = Inspection::new(&source, server, Memory::new(now()), waiting)?;
                 in_transaction(|| inspection.load())?;
                 inspection
             }
         };
-        let outcome = self.look(&mut inspection, server);
+        let mut failed = Failures::default();
+        let outcome = self.look(&mut inspection, server, &mut failed);
         publish(inspection.unverified(), None);
         self.inspection = Some(inspection);
+        let archive_error = match &outcome {
+            Err(Error::Archive(why)) => why.as_str(),
+            _ => "",
+        };
+        shmem::update(|status| status.archive_error = shmem::cut(archive_error));
+        let outcome = self.stand_by(outcome.and_then(|progress| failed.outcome(progress)), &failed);
         if outcome? != Progress::LockedOut {
             self.locked_out_since = None;
             return Ok(());
@@ -86,14 +106,31 @@ impl ArchiveDuty {
         if since.elapsed() < LOCKED_OUT_AT_MOST {
             return Ok(());
         }
-        Err(Error::Archive(
-            "nothing new is recorded, because the transaction of another session that called verify_wal_archive() or \
-             acknowledge_wal_gap() is still open; see pg_locks for who holds the userlock"
-                .to_owned(),
-        ))
+        Err(Error::FindingsAreHeld {
+            by: in_transaction(locks::findings_writer)?,
+        })
     }
 
-    fn look(&mut self, inspection: &mut Inspection, server: &Server) -> Result<Progress> {
+    /// What failed stands until it has worked: a tick that did not try proves nothing.
+    fn stand_by(&mut self, outcome: Result<Progress>, failed: &Failures) -> Result<Progress> {
+        match outcome {
+            Err(Error::Fetch(why)) => {
+                self.failed_fetch = Some((why.clone(), Instant::now()));
+                Err(Error::Fetch(why))
+            }
+            outcome if failed.has_fetched => {
+                self.failed_fetch = None;
+                outcome
+            }
+            Ok(progress) => match &self.failed_fetch {
+                Some((why, at)) if at.elapsed() < FAILED_FETCH_STANDS => Err(Error::Fetch(why.clone())),
+                _ => Ok(progress),
+            },
+            outcome => outcome,
+        }
+    }
+
+    fn look(&mut self, inspection: &mut Inspection, server: &Server, failed: &mut Failures) -> Result<Progress> {
         inspection.gather(server, now())?;
         in_transaction(|| inspection.expect())?;
         let looked_up = inspection.look_up_texts()?;
@@ -101,9 +138,8 @@ impl ArchiveDuty {
         if texts.is_to_be_recorded() && write(|| inspection.record_texts(&texts))?.is_none() {
             return Ok(Progress::LockedOut);
         }
-        let mut failed = Failures::default();
         for (kind, name) in &texts.to_read {
-            let read = match inspection.read_text(*kind, name, &mut process::answer_interrupts) {
+            let read = match inspection.read_text(*kind, name) {
                 Ok(read) => read,
                 Err(error) => {
                     failed.add(error)?;
@@ -111,6 +147,13 @@ impl ArchiveDuty {
                 }
             };
             failed.none();
+            if let Some(read) = &read
+                && let Err(error) = in_transaction(|| inspection.record_backup(name, read))
+            {
+                // Its turn comes again in the next tick, as long as it has no row.
+                failed.put_off(error)?;
+                continue;
+            }
             if write(|| inspection.store_text(name, read.as_ref()))?.is_none() {
                 return Ok(Progress::LockedOut);
             }
@@ -128,7 +171,7 @@ impl ArchiveDuty {
             let looked_up = inspection.look_up(&lot)?;
             let decided = in_transaction(|| inspection.decide(looked_up))?;
             if is_routine && inspection.lot_to_read().is_empty() && self.can_wait(server, &decided) {
-                return failed.outcome(Progress::Done);
+                return Ok(Progress::Done);
             }
             if decided.is_news() && write(|| inspection.record(&decided))?.is_none() {
                 return Ok(Progress::LockedOut);
@@ -143,16 +186,16 @@ impl ArchiveDuty {
             return Ok(Progress::LockedOut);
         }
         inspection.have_decided();
-        let progress = self.verify(inspection, &mut failed)?;
+        let progress = self.verify(inspection, failed)?;
         if progress != Progress::Done {
-            return failed.outcome(progress);
+            return Ok(progress);
         }
         if wrote {
             self.restraint.wrote();
         }
         self.tidy(inspection)?;
         self.reread(inspection, server)?;
-        failed.outcome(Progress::Done)
+        Ok(Progress::Done)
     }
 
     /// Whether the news is only of WAL in which nobody but the worker has written: see [`Restraint`]. Sessions learn from
@@ -168,8 +211,7 @@ impl ArchiveDuty {
     fn verify(&mut self, inspection: &mut Inspection, failed: &mut Failures) -> Result<Progress> {
         let started = Instant::now();
         let budget = settings::check_interval();
-        let mut succession = Succession::new();
-        let mut pace = Pace::new(settings::verify_rate_limit());
+        let mut succession = Succession::default();
         loop {
             let lot = inspection.lot_to_read();
             if lot.is_empty() {
@@ -180,7 +222,7 @@ impl ArchiveDuty {
             for segment in lot {
                 publish(left, Some(WorkerState::Verifying));
                 left = left.saturating_sub(1);
-                match verify_one(inspection, &mut succession, segment, &mut pace) {
+                match verify_one(inspection, &mut succession, segment) {
                     Ok(true) => failed.none(),
                     Ok(false) => return Ok(Progress::LockedOut),
                     Err(error) => {
@@ -233,13 +275,12 @@ impl ArchiveDuty {
             return Ok(());
         }
         let started = Instant::now();
-        let mut succession = Succession::new();
-        let mut pace = Pace::new(settings::verify_rate_limit());
+        let mut succession = Succession::default();
         let mut read = 0;
         let unverified = inspection.unverified();
         for segment in segments {
             publish(unverified, Some(WorkerState::Verifying));
-            if !verify_one(inspection, &mut succession, segment, &mut pace)? {
+            if !verify_one(inspection, &mut succession, segment)? {
                 break;
             }
             read += 1;
@@ -257,6 +298,7 @@ impl ArchiveDuty {
 struct Failures {
     first: Option<Error>,
     in_a_row: usize,
+    has_fetched: bool,
 }
 
 impl Failures {
@@ -276,27 +318,44 @@ impl Failures {
     /// Something has been fetched.
     fn none(&mut self) {
         self.in_a_row = 0;
+        self.has_fetched = true;
+    }
+
+    /// Remembers that a transaction of somebody else is in the way of one file.
+    ///
+    /// # Errors
+    /// Any other error.
+    fn put_off(&mut self, error: Error) -> Result<()> {
+        if !matches!(error, Error::ChainIsHeld { .. }) {
+            return Err(error);
+        }
+        self.first.get_or_insert(error);
+        Ok(())
     }
 
     /// The tick's own outcome.
-    fn outcome(self, progress: Progress) -> Result<Progress> {
-        self.first.map_or(Ok(progress), Err)
+    fn outcome(&mut self, progress: Progress) -> Result<Progress> {
+        self.first.take().map_or(Ok(progress), Err)
     }
 }
 
-/// Reads one segment and stores what was found; `false` where a call of `verify_wal_archive()` is in the way.
-fn verify_one(
-    inspection: &mut Inspection,
-    succession: &mut Succession,
-    segment: SegmentName,
-    pace: &mut Pace,
-) -> Result<bool> {
+/// What the worker does while the archive does not answer; it has not for so long.
+fn while_waiting(silent: Duration) {
+    process::answer_interrupts();
+    if silent >= SLOW {
+        shmem::update(|status| {
+            if status.state != WorkerState::WaitingForArchive {
+                status.state = WorkerState::WaitingForArchive;
+            }
+        });
+    }
+}
+
+/// Reads one segment and stores what was found; `false` where another session's transaction is in the way.
+fn verify_one(inspection: &mut Inspection, succession: &mut Succession, segment: SegmentName) -> Result<bool> {
     let precedent = in_transaction(|| Precedent::of(inspection, segment))?;
     let began = Instant::now();
-    let looked = succession.read(inspection, segment, precedent, &mut |bytes| {
-        process::answer_interrupts();
-        pace.keep(bytes);
-    })?;
+    let looked = succession.read(inspection, segment, precedent, settings::verify_rate_limit())?;
     let took = began.elapsed();
     if write(|| inspection.store(segment, &looked))?.is_none() {
         return Ok(false);
@@ -320,7 +379,7 @@ fn publish(unverified: u64, state: Option<WorkerState>) {
     });
 }
 
-/// A transaction that writes findings; `None`, and nothing done, where a call of `verify_wal_archive()` is writing them.
+/// A transaction that writes findings; `None`, and nothing done, where another session's is writing them.
 fn write<R>(body: impl FnOnce() -> Result<R>) -> Result<Option<R>> {
     in_transaction(|| {
         if locks::try_write_findings() {

@@ -11,10 +11,13 @@ mod process;
 mod restraint;
 mod samples;
 mod tick;
+mod verifier;
 pub mod watch;
 
 pub use process::{StartError, start_unattended};
 pub use samples::SAMPLE_EVERY;
+use tick::prepare_session;
+pub use verifier::verify;
 
 /// Registers the launcher; called from `_PG_init` while the postmaster loads its libraries.
 pub fn register() {

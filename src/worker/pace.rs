@@ -1,41 +1,9 @@
-//! Pace: how fast the worker may read, and how much of what was verified it reads again in a tick.
+//! Pace: how much of what was verified the worker reads again in a tick.
 
-use super::process;
 use super::restraint::Restraint;
 use crate::server::Server;
 use std::time::{Duration, Instant};
 use wal::Lsn;
-
-/// Waits so long at once that interrupts and the latch are answered in time.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
-
-/// Keeps reading below a limit.
-pub struct Pace {
-    bytes_per_second: Option<u64>,
-    began: Instant,
-    read: u64,
-}
-
-impl Pace {
-    /// No limit where there is none.
-    pub fn new(bytes_per_second: Option<u64>) -> Self {
-        Self {
-            bytes_per_second,
-            began: Instant::now(),
-            read: 0,
-        }
-    }
-
-    /// Counts bytes that were read, and waits until they are within the limit.
-    pub fn keep(&mut self, bytes: usize) {
-        let Some(limit) = self.bytes_per_second else { return };
-        self.read = self.read.saturating_add(bytes as u64);
-        let due = Duration::from_secs_f64(self.read as f64 / limit.max(1) as f64);
-        while let Some(wait) = due.checked_sub(self.began.elapsed()).filter(|wait| !wait.is_zero()) {
-            process::wait(wait.min(LONGEST_WAIT));
-        }
-    }
-}
 
 /// Reading verified segments again, spread evenly over the interval in which each has to have its turn.
 #[derive(Default)]

@@ -26,6 +26,7 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
         log!("pg_backstop: another worker serves this database; this one ends");
         return;
     }
+    catalog::ledger::never_wait_for_chain();
     publish_identity(&database);
     // stop_worker() may have looked for this process just before it could be found.
     if shmem::read().is_some_and(|status| status.stop_requested) {
@@ -43,7 +44,7 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
 }
 
 /// Session settings that make the worker harmless and independent of what the database or its owner prefer.
-fn prepare_session() {
+pub(super) fn prepare_session() {
     const SETTINGS: &[(&CStr, &CStr)] = &[
         (c"search_path", c""),
         catalog::NO_JIT,
@@ -149,16 +150,17 @@ impl Worker {
             lives::let_pass(&server);
             return Ok(WorkerState::WaitingForExtension);
         }
-        // What it cannot do must not keep it from looking at the archive.
-        let lived = self.lives.tick(&server);
+        // What one duty cannot do keeps no other from being done.
+        let lived = caught(|| self.lives.tick(&server));
         if server.standby {
             return lived.map(|()| WorkerState::Standby);
         }
-        in_transaction(|| crate::api::backup::fail_abandoned_backups(settings::running_backup_timeout()))?;
-        // Samples come second, and come even when the archive cannot be read: that is when exposure grows.
-        let looked = self.archive.tick(&server);
-        self.samples.tick(&server, self.archive.unverified())?;
-        looked.and(lived).map(|()| WorkerState::Idle)
+        let timeout = settings::running_backup_timeout();
+        let abandoned = in_transaction(|| crate::api::backup::fail_abandoned_backups(timeout));
+        let looked = caught(|| self.archive.tick(&server));
+        // Samples come even when the archive cannot be read: that is when exposure grows.
+        let sampled = caught(|| self.samples.tick(&server, self.archive.unverified()));
+        looked.and(lived).and(sampled).and(abandoned).map(|_| WorkerState::Idle)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::status::Status;
 use crate::stored::{RootId, StoredFile};
 
 /// How a file looked when it was last read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Mark {
     /// Its size in the archive.
     pub bytes: u64,
@@ -59,7 +59,7 @@ pub struct Recorded {
 }
 
 /// How the archive has one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Held {
     /// It is there and looks like this.
     File(Mark),

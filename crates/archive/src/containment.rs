@@ -29,11 +29,12 @@ pub fn contained<R>(body: impl FnOnce(&mut Callback) -> R) -> Result<R, String> 
         if callback.running {
             resume_unwind(panic)
         }
-        message(&*panic)
+        panic_message(&*panic)
     })
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
+/// What a panic says.
+pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
@@ -56,6 +57,6 @@ mod tests {
     #[test]
     fn a_panic_of_the_caller_goes_through() {
         let outcome = catch_unwind(|| contained(|callback| callback.run(|| panic!("cancelled"))));
-        assert_eq!(message(&*outcome.unwrap_err()), "cancelled");
+        assert_eq!(panic_message(&*outcome.unwrap_err()), "cancelled");
     }
 }

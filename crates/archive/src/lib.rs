@@ -26,10 +26,10 @@ mod stored;
 
 pub use comparison::Comparison;
 pub use compression::{Compression, DecompressionError};
-pub use containment::{Callback, contained};
+pub use containment::{Callback, contained, panic_message};
 pub use content::Content;
 pub use derive::{DeriveError, Derived, Remedy, ServerSettings, derive};
 pub use source::{Setting, Source, SourceError};
 pub use status::Status;
-pub use store::{Store, Strangers};
+pub use store::{Listing, Store, Strangers};
 pub use stored::{DirectoryStamp, ReadError, RootId, StoredFile};

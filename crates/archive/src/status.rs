@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The verdict on one segment, history or backup-history file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub enum Status {
     /// Expected, or seen, and not verified yet.
+    #[default]
     Pending,
     /// Read and found whole.
     Verified,
@@ -28,6 +29,14 @@ pub enum Status {
 pub struct UnknownStatus(pub String);
 
 impl Status {
+    /// What a problem makes of a file that is there.
+    pub const fn of(problem: wal::Problem) -> Self {
+        match problem.status() {
+            wal::Status::Corrupt => Self::Corrupt,
+            wal::Status::Foreign => Self::Foreign,
+        }
+    }
+
     /// The word in the table.
     pub const fn as_str(self) -> &'static str {
         match self {

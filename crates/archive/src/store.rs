@@ -5,6 +5,7 @@
 mod contents;
 mod directory;
 pub(crate) mod layout;
+mod listing;
 mod lookup;
 mod others;
 pub(crate) mod pgbackrest;
@@ -16,13 +17,14 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::path::{Path, PathBuf};
 
-use wal::{Lsn, SegmentName, TimelineHistory, WalFileName, WalFormat};
+use wal::{Lsn, TimelineHistory, WalFormat};
 
 use crate::source::Source;
-use crate::stored::{DirectoryStamp, ReadError, RootId, StoredFile};
+use crate::stored::{DirectoryStamp, ReadError, StoredFile};
 use contents::{Contents, Scan};
 use directory::{Directory, at_rest, look, stamp_of};
 use layout::{Group, Layout};
+pub use listing::Listing;
 pub use strangers::Strangers;
 use view::View;
 
@@ -40,15 +42,12 @@ pub struct Store {
     /// The directory below it that everything lies in; empty for the path itself.
     below: &'static str,
     format: WalFormat,
-    identity: RootId,
     /// The directories of this cluster below the root, newest first; an empty name for the root itself.
     places: Vec<String>,
-    view: Option<View>,
+    listing: Listing,
     top: Unit,
     groups: BTreeMap<Group, Unit>,
     unread_groups: u64,
-    contents: Contents,
-    strangers: Strangers,
     ignored: u64,
     examples: Vec<String>,
     listed: Option<lookup::Listed>,
@@ -93,14 +92,11 @@ impl Store {
             base: base.to_owned(),
             below,
             format: *format,
-            identity,
             places: Vec::new(),
-            view: None,
+            listing: Listing::new(identity),
             top: Unit::default(),
             groups: BTreeMap::new(),
             unread_groups: 0,
-            contents: Contents::default(),
-            strangers: Strangers::default(),
             ignored: 0,
             examples: Vec::new(),
             listed: None,
@@ -123,79 +119,44 @@ impl Store {
         let root = Directory::root(&path)?;
         let identity = root.stamp()?.root;
         let places = self.find_places()?;
-        if identity != self.identity || places != self.places {
+        if identity != self.listing.root || places != self.places {
             self.forget();
         }
-        self.identity = identity;
+        self.listing.root = identity;
         self.places = places;
-        let mut view = match self.view.take() {
+        let mut view = match self.listing.view.take() {
             Some(view) => view,
             None => View::new(history, self.format.segment_size, flush),
         };
         if view.follow(history, flush) {
             // What was ahead may not be so any more.
-            self.changed |= self.contents.ours.iter(view.ahead()).next().is_some();
+            self.changed |= self.listing.contents.ours.iter(view.ahead()).next().is_some();
         } else {
             view = View::new(history, self.format.segment_size, flush);
             self.forget();
         }
         let read = self.read_all(&root, &view);
-        self.view = Some(view);
+        self.listing.view = Some(view);
         read?;
         // Unmounted or mounted over while it was read: which of the two was read is anybody's guess.
         if Directory::root(&path)?.stamp()?.root != identity {
             return Err(ReadError::NoArchive { path });
         }
         if self.changed {
-            self.strangers = self.all_strangers();
+            self.listing.strangers = self.all_strangers();
         }
         Ok(mem::take(&mut self.changed))
     }
 
-    /// Whether the archive holds a segment of the server's own history that the server has come to.
-    pub fn holds(&self, segment: &SegmentName) -> bool {
-        self.view.as_ref().is_some_and(|view| {
-            view.present().contains(&segment.number)
-                && segment.size == view.size
-                && self.contents.ours.get(segment.number) != 0
-                && view.is_on_history(segment)
-        })
-    }
-
-    /// The segments of the server's own history that the archive holds, in the order of their place.
-    pub fn segments(&self) -> impl Iterator<Item = SegmentName> + '_ {
-        self.view.iter().flat_map(|view| {
-            self.contents
-                .ours
-                .iter(view.present())
-                .map(|number| view.segment(number))
-        })
-    }
-
-    /// The segments that are not on the server's history, or further ahead than the server can have archived.
-    pub const fn strangers(&self) -> &Strangers {
-        &self.strangers
-    }
-
-    /// The timeline history, backup history and partial files, with their names.
-    pub fn others(&self) -> impl Iterator<Item = (WalFileName, &str)> + '_ {
-        self.contents.others.iter()
+    /// What it holds, as of the last refresh.
+    pub const fn listing(&self) -> &Listing {
+        &self.listing
     }
 
     /// How many entries of the archive are no WAL files of this layout (other names, links, FIFOs, stray directories), and the
     /// first few of them, for messages.
     pub fn ignored(&self) -> (u64, &[String]) {
         (self.ignored, &self.examples)
-    }
-
-    /// Which directory it is.
-    pub const fn root(&self) -> RootId {
-        self.identity
-    }
-
-    /// Whether it holds no WAL file of any kind.
-    pub fn is_empty(&self) -> bool {
-        self.contents.ours.is_empty() && self.strangers.is_empty() && self.contents.others.is_empty()
     }
 
     /// How often a directory was read since this was opened, for measurements.
@@ -233,7 +194,7 @@ impl Store {
         self.top = Unit::default();
         self.groups.clear();
         self.unread_groups = 0;
-        self.contents = Contents::default();
+        self.listing.contents = Contents::default();
         self.ignored = 0;
         self.examples.clear();
         self.listed = None;
@@ -275,7 +236,7 @@ impl Store {
             ignored: scan.ignored,
         };
         if self.layout.is_grouped() {
-            self.changed |= self.contents.others.replace_histories(scan.contents.others);
+            self.changed |= self.listing.contents.others.replace_histories(scan.contents.others);
             self.changed |= self.unread_groups != scan.unread_groups;
             self.unread_groups = scan.unread_groups;
             let mut found = scan.groups;
@@ -293,8 +254,8 @@ impl Store {
                 self.groups.entry(group).or_default();
             }
         } else {
-            self.changed |= self.contents != scan.contents;
-            self.contents = scan.contents;
+            self.changed |= self.listing.contents != scan.contents;
+            self.listing.contents = scan.contents;
         }
         Ok(())
     }
@@ -341,6 +302,7 @@ impl Store {
             ignored: scan.ignored,
         };
         self.changed |= self
+            .listing
             .contents
             .replace_group(group, before.strangers, scan.contents, view);
         self.groups.insert(group, unit);
@@ -363,10 +325,10 @@ impl Store {
     }
 
     fn all_strangers(&self) -> Strangers {
-        let mut strangers = self.contents.strangers.clone();
+        let mut strangers = self.listing.contents.strangers.clone();
         strangers.more = strangers.more.saturating_add(self.unread_groups);
-        if let Some(view) = &self.view {
-            for number in self.contents.ours.iter(view.far_ahead()) {
+        if let Some(view) = &self.listing.view {
+            for number in self.listing.contents.ours.iter(view.far_ahead()) {
                 strangers.add(view.segment(number));
             }
         }

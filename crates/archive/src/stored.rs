@@ -22,7 +22,7 @@ pub struct StoredFile {
 }
 
 /// Which directory an archive is: a mount or an unmount gives the same path another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RootId {
     /// The device that it lies on.
     pub device: u64,

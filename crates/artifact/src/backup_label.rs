@@ -4,7 +4,7 @@
 use wal::{Lsn, Timeline};
 
 /// A base backup's own account of its beginning.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BackupLabel {
     /// Where replay begins: the redo point of the backup's checkpoint.
     pub start: Lsn,

@@ -9,7 +9,7 @@ use crate::kind::{Kind, TAR_SUFFIXES, recognise};
 use crate::measure::{self, ArtifactError};
 
 /// How pg_basebackup wrote it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Format {
     /// Files and directories as in a data directory (`-Fp`).
     Plain,
@@ -18,9 +18,10 @@ pub enum Format {
 }
 
 /// A base backup that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BaseBackup {
     /// The directory that holds its parts; no link.
+    #[serde(with = "crate::path_bytes")]
     pub directory: PathBuf,
     /// Its format.
     pub format: Format,

@@ -10,6 +10,7 @@ pub mod kind;
 pub mod manifest;
 pub mod measure;
 pub mod parts;
+mod path_bytes;
 pub mod presence;
 pub mod tar_members;
 pub mod wal_files;

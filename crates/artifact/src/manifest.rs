@@ -26,7 +26,7 @@ pub struct ManifestFile {
 }
 
 /// WAL that a recovery of the backup needs to become consistent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct WalRange {
     /// The timeline that it lies on.
     pub timeline: Timeline,
@@ -37,7 +37,7 @@ pub struct WalRange {
 }
 
 /// A manifest whose own checksum is right.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Manifest {
     /// The version of its format: 1 or 2.
     pub version: u32,

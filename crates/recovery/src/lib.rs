@@ -28,7 +28,7 @@ pub mod protection;
 pub mod readiness;
 pub mod rto;
 pub mod schedule;
-mod sentence;
+pub mod sentence;
 mod stop_reason;
 pub mod traces;
 pub mod windows;

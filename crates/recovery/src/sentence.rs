@@ -23,7 +23,8 @@ pub(crate) fn seconds(seconds: f64) -> String {
 }
 
 /// A moment as PostgreSQL reads it, and shows it where TimeZone is UTC: `2026-11-21 15:38:17.12345+00`.
-pub(crate) fn moment(at: DateTime<Utc>) -> String {
+#[must_use]
+pub fn moment(at: DateTime<Utc>) -> String {
     let shown = at.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
     // The same moment in a message and in a column is the same text.
     format!("{}+00", shown.trim_end_matches('0').trim_end_matches('.'))

@@ -5,7 +5,7 @@ use crate::bytes::text;
 use crate::lsn::{Lsn, Timeline};
 
 /// One base backup, as the server recorded it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BackupHistory {
     /// Where replay must begin: the redo point of the backup's checkpoint.
     pub start_lsn: Lsn,

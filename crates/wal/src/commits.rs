@@ -16,7 +16,7 @@ use crate::timestamp::PgTimestamp;
 const DO_NOT_REPLICATE: u16 = 0xFFFF;
 
 /// A commit found in WAL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Commit {
     /// When it was committed; none when the record holds no time that the server could show.
     pub at: Option<PgTimestamp>,

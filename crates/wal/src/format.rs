@@ -5,7 +5,7 @@ use std::fmt;
 use crate::segment::SegmentSize;
 
 /// A PostgreSQL major whose WAL can be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Major {
     /// PostgreSQL 15.
     V15,
@@ -93,7 +93,7 @@ pub(crate) fn writer_of_magic(magic: u16) -> String {
 }
 
 /// What one cluster's WAL must look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct WalFormat {
     /// The server's major.
     pub major: Major,

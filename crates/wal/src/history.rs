@@ -5,7 +5,7 @@ use crate::lsn::{Lsn, Timeline, hex_u32};
 use crate::segment::SegmentSize;
 
 /// An ancestor, and where it was left.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HistoryEntry {
     /// The ancestor.
     pub timeline: Timeline,
@@ -16,7 +16,7 @@ pub struct HistoryEntry {
 }
 
 /// A timeline and its ancestors.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TimelineHistory {
     timeline: Timeline,
     /// Oldest first.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 pub(crate) const RECORD_ALIGNMENT: u64 = 8;
 
 /// A byte position in the write-ahead log: XLogRecPtr, SQL's `pg_lsn`. Shown as PostgreSQL shows it, `0/16B3748`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Lsn(pub u64);
 
 impl Lsn {
@@ -94,7 +94,7 @@ pub(crate) fn hex_u32(digits: &[u8]) -> Option<u32> {
 }
 
 /// A timeline: TimeLineID. The first one of a cluster is 1; every recovery that ends in a promotion begins another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Timeline(pub u32);
 
 impl fmt::Display for Timeline {

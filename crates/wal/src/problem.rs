@@ -27,7 +27,7 @@ impl Status {
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident = $word:literal, $status:ident;)*) => {
         /// What is wrong with a file that is there.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
         pub enum Problem { $($(#[$doc])* $name,)* }
 
         impl Problem {

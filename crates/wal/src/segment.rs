@@ -5,7 +5,7 @@ use std::fmt;
 use crate::lsn::{Lsn, Timeline, hex_u32};
 
 /// The size of a cluster's WAL segments: a power of two from 1 MB to 1 GB, chosen at initdb (IsValidWalSegSize).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SegmentSize(u32);
 
 /// A number of bytes that cannot be a WAL segment's.
@@ -50,7 +50,7 @@ impl SegmentSize {
 /// A segment file's name: 24 hex digits, of a timeline and a place in it.
 ///
 /// Ordered by timeline, then place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SegmentName {
     /// The timeline that the file belongs to.
     pub timeline: Timeline,
@@ -191,7 +191,7 @@ fn is_name_digit(digit: u8) -> bool {
 }
 
 /// What a file in pg_wal or in an archive is, by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum WalFileName {
     /// A whole segment.
     Segment(SegmentName),

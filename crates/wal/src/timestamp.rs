@@ -1,7 +1,7 @@
 //! The server's clock as WAL records hold it (datatype/timestamp.h).
 
 /// A TimestampTz: microseconds since 2000-01-01 00:00:00 UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct PgTimestamp(pub i64);
 
 impl PgTimestamp {

@@ -13,7 +13,7 @@ use super::view::{Relation, View};
 use crate::compression::Compression;
 
 /// The WAL files of an archive, or of one directory of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Contents {
     pub ours: Presence,
     pub strangers: Strangers,

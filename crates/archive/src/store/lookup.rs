@@ -126,7 +126,7 @@ impl Store {
 
     fn confirm(&self) -> Result<(), ReadError> {
         let path = self.path();
-        if Directory::root(&path)?.stamp()?.root == self.identity {
+        if Directory::root(&path)?.stamp()?.root == self.listing.root {
             Ok(())
         } else {
             Err(ReadError::NoArchive { path })
@@ -145,8 +145,8 @@ impl Store {
             };
         }
         let forms = match kind {
-            WalFileName::Segment(segment) => self.contents.ours.get(segment.number),
-            other => self.contents.others.get(other, name),
+            WalFileName::Segment(segment) => self.listing.contents.ours.get(segment.number),
+            other => self.listing.contents.others.get(other, name),
         };
         let mut compressions = self.layout.compressions();
         // Stable: within the known and the unknown the layout's order stays.

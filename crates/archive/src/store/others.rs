@@ -10,13 +10,13 @@ use super::layout::Group;
 ///
 /// Anybody can put any number of them into an archive. The history files of the server's own timelines are all kept, of the
 /// others the newest.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Others {
     histories: BTreeMap<Timeline, Other>,
     rest: BTreeMap<Box<str>, Other>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Other {
     kind: WalFileName,
     name: Box<str>,

@@ -7,9 +7,9 @@ use std::ops::RangeInclusive;
 const BLOCK: usize = 4096;
 
 /// A set of segments by their place in WAL, each with a mask of the forms that it is stored in.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Presence {
-    blocks: BTreeMap<u64, Box<[u8; BLOCK]>>,
+    blocks: BTreeMap<u64, Box<[u8]>>,
 }
 
 impl Presence {
@@ -30,7 +30,10 @@ impl Presence {
     /// Adds a form of a segment.
     pub fn add(&mut self, number: u64, form: u8) {
         let (block, at) = place(number);
-        let block = self.blocks.entry(block).or_insert_with(|| Box::new([0; BLOCK]));
+        let block = self
+            .blocks
+            .entry(block)
+            .or_insert_with(|| vec![0; BLOCK].into_boxed_slice());
         if let Some(forms) = block.get_mut(at) {
             *forms |= form;
         }
@@ -69,13 +72,16 @@ impl Presence {
     /// What it occupies, roughly.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
-        self.blocks.len() * (BLOCK + size_of::<(u64, Box<[u8; BLOCK]>)>())
+        self.blocks.len() * (BLOCK + size_of::<(u64, Box<[u8]>)>())
     }
 
     /// Sets the forms of a segment, and gives what they were.
     fn set(&mut self, number: u64, forms: u8) -> u8 {
         let (block, at) = place(number);
-        let block = self.blocks.entry(block).or_insert_with(|| Box::new([0; BLOCK]));
+        let block = self
+            .blocks
+            .entry(block)
+            .or_insert_with(|| vec![0; BLOCK].into_boxed_slice());
         block.get_mut(at).map_or(0, |place| std::mem::replace(place, forms))
     }
 }

@@ -8,7 +8,7 @@ use wal::SegmentName;
 /// The segments in an archive that recovery along the server's own history never asks for.
 ///
 /// Anybody can put any number of them into an archive, so only the newest are known by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Strangers {
     /// The newest of them by timeline and place, at most [`Strangers::MOST`].
     pub newest: BTreeSet<SegmentName>,

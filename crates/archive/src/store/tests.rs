@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use wal::{Major, SegmentSize, Timeline};
+use wal::{Major, SegmentName, SegmentSize, Timeline, WalFileName};
 
 use super::*;
 use crate::compression::{Compression, DecompressionError};
@@ -150,7 +150,7 @@ fn root_history() -> TimelineHistory {
 }
 
 fn held(store: &Store) -> Vec<String> {
-    store.segments().map(|segment| segment.to_string()).collect()
+    store.listing().segments().map(|segment| segment.to_string()).collect()
 }
 
 fn text(store: &mut Store, name: &str) -> String {
@@ -175,7 +175,7 @@ fn every_layout_shows_the_same_archive_under_the_servers_own_names() {
             archive.store(name);
         }
         let mut store = archive.open();
-        assert!(store.is_empty());
+        assert!(store.listing().is_empty());
         assert!(store.refresh(&root_history(), at(0x102)).unwrap());
         assert_eq!(
             held(&store),
@@ -185,9 +185,13 @@ fn every_layout_shows_the_same_archive_under_the_servers_own_names() {
                 "000000010000000100000000"
             ]
         );
-        assert!(store.holds(&segment(1, 1)) && !store.holds(&segment(1, 2)) && !store.holds(&segment(2, 1)));
-        assert!(store.strangers().is_empty() && !store.is_empty());
-        let mut others: Vec<_> = store.others().map(|(_, name)| name.to_owned()).collect();
+        assert!(
+            store.listing().holds(&segment(1, 1))
+                && !store.listing().holds(&segment(1, 2))
+                && !store.listing().holds(&segment(2, 1))
+        );
+        assert!(store.listing().strangers().is_empty() && !store.listing().is_empty());
+        let mut others: Vec<_> = store.listing().others().map(|(_, name)| name.to_owned()).collect();
         others.sort();
         assert_eq!(
             others,
@@ -234,7 +238,7 @@ fn nothing_is_read_again_where_nothing_changed() {
 
         archive.store("000000010000000100000001");
         assert!(store.refresh(&root_history(), at(0x201)).unwrap());
-        assert!(store.holds(&segment(1, 0x101)));
+        assert!(store.listing().holds(&segment(1, 0x101)));
         assert_eq!(
             store.readings(),
             at_rest + 1,
@@ -262,8 +266,8 @@ fn a_directory_that_vanishes_takes_its_segments_along() {
         assert_eq!(
             (
                 held(&store).len(),
-                store.others().count(),
-                store.strangers().newest.len()
+                store.listing().others().count(),
+                store.listing().strangers().newest.len()
             ),
             (2, 1, 1)
         );
@@ -272,8 +276,8 @@ fn a_directory_that_vanishes_takes_its_segments_along() {
         }
         assert!(store.refresh(&root_history(), at(0x200)).unwrap());
         assert_eq!(held(&store), ["000000010000000100000000"]);
-        assert_eq!(store.others().count(), 0);
-        assert!(store.strangers().is_empty());
+        assert_eq!(store.listing().others().count(), 0);
+        assert!(store.listing().strangers().is_empty());
         assert_eq!(store.stat("000000010000000000000001").unwrap(), None);
     }
 }
@@ -303,9 +307,9 @@ fn what_is_not_on_the_servers_history_is_a_stranger() {
                 "000000030000000000000006"
             ]
         );
-        let strangers: Vec<_> = store.strangers().newest.iter().copied().collect();
+        let strangers: Vec<_> = store.listing().strangers().newest.iter().copied().collect();
         assert_eq!(strangers, [segment(1, 5), segment(2, 5)]);
-        assert_eq!(store.strangers().more, 0);
+        assert_eq!(store.listing().strangers().more, 0);
         // They can be looked at all the same.
         assert_eq!(text(&mut store, "000000020000000000000005"), "000000020000000000000005");
 
@@ -313,7 +317,7 @@ fn what_is_not_on_the_servers_history_is_a_stranger() {
         let history = TimelineHistory::parse(Timeline(4), "1\t0/5000028\tx\n2\t0/7000000\ty\n").unwrap();
         assert!(store.refresh(&history, at(8)).unwrap());
         assert_eq!(held(&store), ["000000010000000000000004", "000000020000000000000005"]);
-        assert_eq!(store.strangers().newest.len(), 3);
+        assert_eq!(store.listing().strangers().newest.len(), 3);
     }
 }
 
@@ -328,8 +332,8 @@ fn what_lies_ahead_of_the_server_is_a_stranger_until_it_comes_there() {
         let mut store = archive.open();
         store.refresh(&root_history(), at(10)).unwrap();
         assert_eq!(held(&store), ["00000001000000000000000A"]);
-        assert!(!store.holds(&segment(1, 11)));
-        let strangers: Vec<_> = store.strangers().newest.iter().map(|s| s.number).collect();
+        assert!(!store.listing().holds(&segment(1, 11)));
+        let strangers: Vec<_> = store.listing().strangers().newest.iter().map(|s| s.number).collect();
         assert_eq!(strangers, [13, 20]);
         let readings = store.readings();
         assert!(
@@ -337,14 +341,14 @@ fn what_lies_ahead_of_the_server_is_a_stranger_until_it_comes_there() {
             "what was ahead is there now"
         );
         assert_eq!(held(&store).len(), 4);
-        assert_eq!(store.strangers().newest.len(), 1);
+        assert_eq!(store.listing().strangers().newest.len(), 1);
         assert_eq!(store.readings(), readings, "all this was known");
         // Back in time, as after a restore from a backup, and far ahead: everything is judged anew.
         assert!(store.refresh(&root_history(), at(9)).unwrap());
         assert_eq!(held(&store), Vec::<String>::new());
         assert!(store.refresh(&root_history(), at(200_000)).unwrap());
         assert_eq!(held(&store).len(), 5);
-        assert!(store.strangers().is_empty());
+        assert!(store.listing().strangers().is_empty());
         store.refresh(&root_history(), at(MOST_EXPECTED + 12)).unwrap();
         assert_eq!(held(&store).len(), 3, "older than anything that is expected");
     }
@@ -477,13 +481,13 @@ fn another_directory_under_the_same_path_is_read_anew() {
     archive.store("000000010000000000000001");
     let mut store = archive.open();
     store.refresh(&root_history(), at(9)).unwrap();
-    let before = store.root();
+    let before = store.listing().root();
     let away = archive.directory.path().with_extension("away");
     fs::rename(archive.directory.path(), &away).unwrap();
     fs::create_dir(archive.directory.path()).unwrap();
     assert!(store.refresh(&root_history(), at(9)).unwrap());
-    assert!(store.is_empty());
-    assert_ne!(store.root(), before);
+    assert!(store.listing().is_empty());
+    assert_ne!(store.listing().root(), before);
     fs::remove_dir_all(away).unwrap();
 }
 
@@ -547,7 +551,10 @@ fn a_compressed_partial_of_pg_receivewal_is_understood() {
     let mut store = archive.open();
     store.refresh(&root_history(), at(9)).unwrap();
     let name = "000000010000000000000001.partial";
-    assert_eq!(store.others().map(|(_, name)| name).collect::<Vec<_>>(), [name]);
+    assert_eq!(
+        store.listing().others().map(|(_, name)| name).collect::<Vec<_>>(),
+        [name]
+    );
     let stored = store.stat(name).unwrap().unwrap();
     assert_eq!(
         (stored.name.as_str(), stored.bytes),

@@ -14,7 +14,7 @@ const AHEAD: u64 = 1 << 16;
 const LEEWAY: u64 = 2;
 
 /// What an archive is compared with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(super) struct View {
     pub history: TimelineHistory,
     pub size: SegmentSize,

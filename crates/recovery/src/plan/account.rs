@@ -48,7 +48,7 @@ pub struct Site {
 }
 
 /// What lies on disk of a backup.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Copied {
     /// Where it is, is not on record.
     Nowhere,
@@ -82,7 +82,7 @@ pub enum Copied {
 }
 
 /// A tablespace in a backup.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tablespace {
     /// Its OID.
     pub oid: u32,

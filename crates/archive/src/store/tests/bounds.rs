@@ -73,7 +73,7 @@ fn speed() {
         measure("refresh without news");
         archive.store(&segment(1, 100_001).to_string());
         measure("refresh with one new name");
-        println!("presence: {} bytes", store.contents.ours.bytes());
+        println!("presence: {} bytes", store.listing().contents.ours.bytes());
     }
 }
 

@@ -12,7 +12,7 @@ fn two_versions_of_a_segment_are_refused_as_pgbackrest_refuses_them() {
     fs::write(&second, "x").unwrap();
     let mut store = archive.open();
     store.refresh(&root_history(), at(9)).unwrap();
-    assert!(store.holds(&segment(1, 1)));
+    assert!(store.listing().holds(&segment(1, 1)));
     for error in [store.stat(name).err().unwrap(), store.read(name).err().unwrap()] {
         let ReadError::Duplicates { stored, .. } = &error else {
             panic!("{error}");
