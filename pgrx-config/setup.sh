@@ -7,7 +7,8 @@
 #   setup.sh --pg-config PATH  the build tools, and the server that PATH belongs to
 #   setup.sh --build-only      the build tools alone, for a server that the caller names
 #   setup.sh --tool NAME       one more cargo tool (cargo-deny, cargo-fuzz)
-#   setup.sh --peers           what archives WAL beside us in the tests: pgBackRest, Barman, the compressors' programs
+#   setup.sh --peers           what archives WAL beside us in the tests: pgBackRest, Barman, the compressors' programs; and bindfs,
+#                              a mount that can be made to hang
 #
 # Servers are used from private copies under the cache folder, so that trying pg_backstop never writes into a server
 # that others use. The result is $CACHE/servers: one line "MAJOR PG_CONFIG" each, newest major first. A major between the oldest
@@ -295,7 +296,7 @@ need_barman() {
 }
 
 peers() {
-    need_programs gzip bzip2 pigz xz=xz-utils zstd lz4 brotli
+    need_programs gzip bzip2 pigz xz=xz-utils zstd lz4 brotli bindfs
     need_barman
     build_pgbackrest
 }

@@ -115,6 +115,8 @@ impl Keep<'_> {
             libc::setpgid(0, 0);
             // The kernel may hold a keeper for long, and no server starts while the shared memory of the last one is in use.
             PGSharedMemoryDetach();
+            // Nor should it keep the data directory's file system busy. A program starts where it is told to.
+            libc::chdir(c"/".as_ptr());
             libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
             for signal in 1..=libc::SIGRTMAX() {
                 libc::signal(signal, libc::SIG_DFL);
