@@ -189,6 +189,8 @@ impl Keep<'_> {
                     libc::_exit(127);
                 }
                 Task::Function { run, .. } => {
+                    // What ps and top show of it besides the title of the process that it is a copy of.
+                    libc::prctl(libc::PR_SET_NAME, c"backstop_reader".as_ptr());
                     run();
                     libc::_exit(0);
                 }

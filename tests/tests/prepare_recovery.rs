@@ -336,7 +336,7 @@ fn each_fault_of_the_way_to_the_target_is_found() -> Result<()> {
         (
             format!("cp \"{archive}/{lost}\" \"%p\""),
             "failed",
-            &["bears the address", needed.as_str()],
+            &["address", needed.as_str()],
         ),
         (
             format!("head -c 1000 \"{archive}/%f\" > \"%p\""),

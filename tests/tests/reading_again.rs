@@ -151,19 +151,25 @@ fn what_another_server_left_in_the_archive_is_forgotten_when_it_goes() -> Result
 }
 
 #[test]
-fn a_call_whose_transaction_stays_open_does_not_pass_for_a_worker_without_news() -> Result<()> {
+fn an_acknowledgement_whose_transaction_stays_open_does_not_pass_for_a_worker_without_news() -> Result<()> {
     let scene = Scene::verified()?;
     let cluster = &scene.cluster;
-    let mut session = cluster.connect()?;
-    session.batch_execute("BEGIN; SELECT count(*) FROM verify_wal_archive()")?;
     let victim = scene.victim()?;
-    cluster.archive().remove(&victim)?.stays();
-    cluster.wait_for("SELECT last_error LIKE '%is still open%' FROM v_worker_status", "t")?;
+    let gone = cluster.archive().remove(&victim)?;
+    let status = |segment: &str| format!("SELECT status FROM wal_archive WHERE segment_name = '{segment}'");
+    cluster.wait_for(&status(&victim), "missing")?;
+    let mut session = cluster.connect()?;
+    let pid = tests::cluster::text_in(&mut session, "SELECT pg_backend_pid()")?;
+    session.batch_execute(&format!(
+        "BEGIN; SELECT acknowledge_wal_gap('{victim}', '{victim}', 'a test')"
+    ))?;
+    gone.mend()?;
+    let said = format!(
+        "SELECT last_error LIKE '%the transaction of process {pid} has called%is still open%' FROM v_worker_status"
+    );
+    cluster.wait_for(&said, "t")?;
     assert_eq!(cluster.text("SELECT status FROM recovery_readiness")?, "at_risk");
     session.batch_execute("COMMIT")?;
-    cluster.wait_for(
-        &format!("SELECT status FROM wal_archive WHERE segment_name = '{victim}'"),
-        "missing",
-    )?;
+    cluster.wait_for(&status(&victim), "verified")?;
     cluster.wait_for("SELECT last_error IS NULL OR last_error = '' FROM v_worker_status", "t")
 }
