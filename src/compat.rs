@@ -55,3 +55,32 @@ pub unsafe fn attribute(description: pg_sys::TupleDesc, column: usize) -> *const
         }
     }
 }
+
+/// Whether this transaction holds a lock on a relation, of whatever mode. PostgreSQL 17 gave LockHeldByMe() another argument.
+pub fn is_locked_by_me(relation: pg_sys::Oid) -> bool {
+    // SAFETY: a plain variable of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: database.to_u32(),
+        locktag_field2: relation.to_u32(),
+        locktag_field3: 0,
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    let mut modes = pg_sys::AccessShareLock..=pg_sys::AccessExclusiveLock;
+    modes.any(|mode| {
+        let mode = mode as pg_sys::LOCKMODE;
+        // SAFETY: looks into this process's own table of locks.
+        unsafe {
+            #[cfg(any(feature = "pg15", feature = "pg16"))]
+            {
+                pg_sys::LockHeldByMe(&tag, mode)
+            }
+            #[cfg(any(feature = "pg17", feature = "pg18"))]
+            {
+                pg_sys::LockHeldByMe(&tag, mode, false)
+            }
+        }
+    })
+}
