@@ -84,3 +84,19 @@ pub fn is_locked_by_me(relation: pg_sys::Oid) -> bool {
         }
     })
 }
+
+/// All settings that this process knows. PostgreSQL 16 made of the array a hash table, and hands out a copy.
+pub fn settings() -> Vec<*const pg_sys::config_generic> {
+    // SAFETY: an array of as many pointers; what they point to lives as long as the process.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let (all, count) = (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions());
+        #[cfg(not(feature = "pg15"))]
+        let (all, count) = {
+            let mut count = 0;
+            (pg_sys::get_guc_variables(&mut count), count)
+        };
+        let count = usize::try_from(count).unwrap_or(0);
+        (0..count).map(|place| (*all.add(place)).cast_const()).collect()
+    }
+}

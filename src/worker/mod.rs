@@ -10,6 +10,7 @@ mod pace;
 mod process;
 mod restraint;
 mod samples;
+mod session;
 mod tick;
 pub mod watch;
 
