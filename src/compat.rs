@@ -55,3 +55,48 @@ pub unsafe fn attribute(description: pg_sys::TupleDesc, column: usize) -> *const
         }
     }
 }
+
+/// Whether this transaction holds a lock on a relation, of whatever mode. PostgreSQL 17 gave LockHeldByMe() another argument.
+pub fn is_locked_by_me(relation: pg_sys::Oid) -> bool {
+    // SAFETY: a plain variable of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: database.to_u32(),
+        locktag_field2: relation.to_u32(),
+        locktag_field3: 0,
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    let mut modes = pg_sys::AccessShareLock..=pg_sys::AccessExclusiveLock;
+    modes.any(|mode| {
+        let mode = mode as pg_sys::LOCKMODE;
+        // SAFETY: looks into this process's own table of locks.
+        unsafe {
+            #[cfg(any(feature = "pg15", feature = "pg16"))]
+            {
+                pg_sys::LockHeldByMe(&tag, mode)
+            }
+            #[cfg(any(feature = "pg17", feature = "pg18"))]
+            {
+                pg_sys::LockHeldByMe(&tag, mode, false)
+            }
+        }
+    })
+}
+
+/// All settings that this process knows. PostgreSQL 16 made of the array a hash table, and hands out a copy.
+pub fn settings() -> Vec<*const pg_sys::config_generic> {
+    // SAFETY: an array of as many pointers; what they point to lives as long as the process.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let (all, count) = (pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions());
+        #[cfg(not(feature = "pg15"))]
+        let (all, count) = {
+            let mut count = 0;
+            (pg_sys::get_guc_variables(&mut count), count)
+        };
+        let count = usize::try_from(count).unwrap_or(0);
+        (0..count).map(|place| (*all.add(place)).cast_const()).collect()
+    }
+}

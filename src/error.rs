@@ -19,6 +19,44 @@ pub enum Error {
     /// The extension is not in this database.
     #[error("extension \"pg_backstop\" is not installed in this database")]
     NotInstalled,
+    /// Another session drops the extension, and this one holds what it waits for.
+    #[error("extension \"pg_backstop\" is being dropped by another session")]
+    BeingDropped,
+    /// Others than superusers could put something in the place of the extension's objects.
+    #[error("extension \"pg_backstop\" is not safe in schema \"{schema}\": {who} {why} and is no superuser")]
+    UnsafeSchema {
+        /// The extension's schema.
+        schema: String,
+        /// The role, or PUBLIC.
+        who: String,
+        /// What it is to the schema.
+        why: &'static str,
+    },
+    /// The extension's owner, with whose rights its statements run, is no superuser any more.
+    #[error("role \"{role}\", the owner of extension \"pg_backstop\", is no superuser")]
+    OwnerIsNoSuperuser {
+        /// The owner.
+        role: String,
+    },
+    /// A name in one of our statements means something else.
+    #[error("{object} does not belong to extension \"pg_backstop\"")]
+    ForeignObject {
+        /// What it means.
+        object: String,
+    },
+    /// A trigger that would run somebody's code with the rights of the extension's owner.
+    #[error("trigger \"{trigger}\" on table \"{table}\" runs code of role \"{role}\", who is no superuser")]
+    ForeignTrigger {
+        /// The trigger.
+        trigger: String,
+        /// A table of the extension.
+        table: String,
+        /// The owner of that code.
+        role: String,
+    },
+    /// The catalogs never stood still for long enough.
+    #[error("could not run a statement: the system catalogs change all the time")]
+    Unsettled,
     /// A write on a standby.
     #[error("cannot execute {function}() during recovery")]
     InRecovery {
@@ -194,6 +232,11 @@ impl Error {
             Self::OtherVersion { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Server(_) => PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
             Self::ChainIsHeld { .. } | Self::FindingsAreHeld { .. } => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            Self::BeingDropped | Self::Unsettled => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            Self::UnsafeSchema { .. }
+            | Self::OwnerIsNoSuperuser { .. }
+            | Self::ForeignObject { .. }
+            | Self::ForeignTrigger { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::NotInstalled | Self::UnknownPolicy { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             Self::InRecovery { .. } | Self::ReadOnlyTransaction { .. } => {
                 PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION
@@ -220,6 +263,15 @@ impl Error {
 
     fn detail(&self) -> Option<String> {
         match self {
+            Self::UnsafeSchema { schema, who, .. } => Some(format!(
+                "What {who} puts into schema \"{schema}\", or in its place, could run with the rights of the extension's owner."
+            )),
+            Self::OwnerIsNoSuperuser { .. } => Some("Its statements run with the rights of its owner.".into()),
+            Self::ForeignObject { .. } => Some(
+                "A statement of the extension found it under the name of one of its own objects, and did not run."
+                    .into(),
+            ),
+            Self::ForeignTrigger { .. } => Some("It would run with the rights of the extension's owner.".into()),
             Self::InRecovery { .. } => {
                 Some("This server is a standby or is still recovering, so it cannot write its ledger.".into())
             }
@@ -241,6 +293,19 @@ impl Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NotInstalled => Some("Run CREATE EXTENSION pg_backstop in this database.".into()),
+            Self::BeingDropped | Self::Unsettled => Some("Try again.".into()),
+            Self::UnsafeSchema { .. } => Some(
+                "Let superusers alone own the schema and create in it, or drop the extension and run: CREATE SCHEMA backstop; \
+                 CREATE EXTENSION pg_backstop SCHEMA backstop"
+                    .into(),
+            ),
+            Self::OwnerIsNoSuperuser { .. } => {
+                Some("Make it one with ALTER ROLE … SUPERUSER, or give what it owns to one with REASSIGN OWNED.".into())
+            }
+            Self::ForeignObject { .. } => Some("Find out who changed the extension's schema, and drop what they made.".into()),
+            Self::ForeignTrigger { .. } => {
+                Some("Drop it, and revoke TRIGGER and REFERENCES on the table from all who are no superusers.".into())
+            }
             Self::InRecovery { .. } => {
                 Some("Run it on the primary: the row then reaches this server by replication.".into())
             }

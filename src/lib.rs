@@ -50,6 +50,8 @@ pub extern "C-unwind" fn _PG_init() {
     }
 }
 
+// Before all else.
+::pgrx::extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
 // Tables first, then what stands on them. Functions go where something needs them: before their triggers and their views.
 ::pgrx::extension_sql_file!("../sql/tables.sql", name = "tables");
 ::pgrx::extension_sql_file!(

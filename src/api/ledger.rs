@@ -14,13 +14,23 @@ use crate::catalog::{Image, ledger};
 use crate::error::{Error, Result};
 
 /// The image of a row as the ledger keeps it: a JSON object without NULLs, times in UTC, the same in every session.
-#[pg_extern(sql = "
-CREATE FUNCTION ledger_image(ledgered record) RETURNS jsonb
+///
+/// One for each table: a call with a row of it fits none better, whoever adds another function of this name. A cast to `record`
+/// would not do, since the parser leaves a row the type that it has.
+#[pg_extern(
+    sql = "
+CREATE FUNCTION ledger_image(ledgered backup_policies) RETURNS jsonb
 STRICT STABLE PARALLEL SAFE LANGUAGE c AS '@MODULE_PATHNAME@', '@FUNCTION_NAME@';
-")]
-fn ledger_image(ledgered: AnyElement) -> Image {
-    // SAFETY: the SQL declaration admits rows only.
-    unsafe { Image::of_composite(ledgered.datum()) }
+CREATE FUNCTION ledger_image(ledgered backup_history) RETURNS jsonb
+STRICT STABLE PARALLEL SAFE LANGUAGE c AS '@MODULE_PATHNAME@', '@FUNCTION_NAME@';
+CREATE FUNCTION ledger_image(ledgered recovery_history) RETURNS jsonb
+STRICT STABLE PARALLEL SAFE LANGUAGE c AS '@MODULE_PATHNAME@', '@FUNCTION_NAME@';
+",
+    requires = ["tables"]
+)]
+fn ledger_image(ledgered: AnyElement) -> Result<Image, ErrorReport> {
+    // SAFETY: the SQL declarations admit rows only.
+    Ok(unsafe { Image::of_composite(ledgered.datum()) }?)
 }
 
 /// `BEFORE INSERT OR UPDATE OR DELETE … FOR EACH STATEMENT`: takes the chain's lock before any row is locked.

@@ -3,14 +3,22 @@
 //!
 //! NULLs are left out, so that a column which a later version adds does not make older events look wrong.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char};
 
 use pgrx::{FromDatum, IntoDatum, PgTupleDesc, impl_sql_translatable, pg_sys};
 
+use super::Extension;
 use crate::compat;
+use crate::error::{Error, Result};
 
 /// Tells which event describes the row, so it is not itself part of what is described.
 const LAST_EVENT: &[u8] = b"last_event_id";
+
+thread_local! {
+    // The type of the last row, one of ours: a hundred thousand rows of a table need one look.
+    static OWN_TYPE: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
+}
 
 /// A jsonb that PostgreSQL made; it lives in the memory context that was current then.
 pub struct Image(pg_sys::Datum);
@@ -52,24 +60,37 @@ impl Image {
         }
     }
 
-    /// The image of a composite value.
+    /// The image of a composite value, which must be a row of one of the extension's tables. Any other type may have been changed
+    /// since the value was made, so that its bytes are not what the type now says.
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedAnswer`] where it is something else.
     ///
     /// # Safety
     /// `composite` must be a Datum of a row type.
-    pub unsafe fn of_composite(composite: pg_sys::Datum) -> Self {
+    pub unsafe fn of_composite(composite: pg_sys::Datum) -> Result<Self> {
         // SAFETY: as the caller says; the header names the row's type, whose description is released when `shape` is dropped.
         unsafe {
             let header = pg_sys::pg_detoast_datum(composite.cast_mut_ptr()) as pg_sys::HeapTupleHeader;
-            let shape = PgTupleDesc::from_pg(pg_sys::lookup_rowtype_tupdesc(
-                pgrx::heap_tuple_header_get_type_id(header),
-                pgrx::heap_tuple_header_get_typmod(header),
-            ));
+            let kind = pgrx::heap_tuple_header_get_type_id(header);
+            if OWN_TYPE.get() != Some(kind) {
+                let table = pg_sys::typeidTypeRelid(kind);
+                let is_ours = |extension: Extension| extension.has(pg_sys::RelationRelationId, table);
+                if table == pg_sys::InvalidOid || !Extension::find().is_some_and(is_ours) {
+                    return Err(Error::UnexpectedAnswer {
+                        what: "a row of the extension's own",
+                    });
+                }
+                OWN_TYPE.set(Some(kind));
+            }
+            let typmod = pgrx::heap_tuple_header_get_typmod(header);
+            let shape = PgTupleDesc::from_pg(pg_sys::lookup_rowtype_tupdesc(kind, typmod));
             let mut tuple = pg_sys::HeapTupleData {
                 t_len: pgrx::heap_tuple_header_get_datum_length(header) as u32,
                 t_data: header,
                 ..Default::default()
             };
-            Self::of(&mut tuple, shape.as_ptr())
+            Ok(Self::of(&mut tuple, shape.as_ptr()))
         }
     }
 }

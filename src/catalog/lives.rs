@@ -187,7 +187,7 @@ pub fn newest(system_identifier: i64) -> Result<Option<Newest>> {
 pub fn backup_that_begins_at(system_identifier: i64, start: PgLsn, label: &str) -> Result<Option<i64>> {
     static BACKUP: Statement = Statement::new(
         "SELECT id FROM @extschema@.backup_history
-          WHERE system_identifier = $1 AND backup_type IN ('full', 'incremental', 'differential')
+          WHERE system_identifier = $1 AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE
             AND start_lsn <= $2 AND (start_lsn = $2 OR origin = 'recorded' AND backup_history_file IS NULL)
             AND (end_lsn IS NULL OR end_lsn >= $2)
           ORDER BY start_lsn = $2 DESC, (label = $3) IS TRUE DESC, id DESC LIMIT 1",

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod ledger_check;
 pub mod lives;
 mod lsn;
+mod names;
 pub mod outline;
 pub mod plan;
 pub mod prepare;
@@ -23,6 +24,7 @@ pub mod samples;
 mod scope;
 mod statement;
 mod text;
+mod trust;
 pub mod windows;
 pub mod worker;
 

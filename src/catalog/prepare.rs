@@ -26,7 +26,7 @@ pub struct Recorded {
 static RECORDED_AT: Statement = Statement::new(
     "SELECT id, backup_type, status, error, verification, start_lsn, end_lsn, backup_path
      FROM @extschema@.backup_history
-     WHERE rtrim(backup_path, '/') = rtrim($1, '/')
+     WHERE rtrim(backup_path, '/') = rtrim($1, '/') AND is_wal_range IS NOT TRUE
      ORDER BY status = 'completed' DESC, id DESC LIMIT 1",
 );
 
@@ -39,7 +39,7 @@ static BEGINNING_AT: Statement = Statement::new(
     "SELECT id, backup_type, status, error, verification, start_lsn, end_lsn, backup_path
      FROM @extschema@.backup_history
      WHERE timeline_id = $1 AND start_lsn = $2 AND status = 'completed'
-       AND backup_type IN ('full', 'incremental', 'differential')
+       AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE
      ORDER BY backup_path IS NULL, id DESC LIMIT 1",
 );
 

@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_int};
 
 use pgrx::pg_sys;
 
-use super::Extension;
+use super::{Extension, trust};
 use crate::error::Result;
 
 thread_local! {
@@ -16,8 +16,8 @@ thread_local! {
 }
 
 /// While it lives, the extension's place in the database is known and the search_path is the safe one. A statement makes one
-/// for itself; a function that runs several makes one for all of them. Nothing can drop the extension meanwhile: the function
-/// does not, and the tables of a statement under way are in use.
+/// for itself; a function that runs several makes one for all of them. Nothing can drop the extension meanwhile, nor before the end
+/// of the transaction.
 pub struct Scope {
     extension: Extension,
     before: Option<Extension>,
@@ -28,12 +28,16 @@ impl Scope {
     /// Begins one, within another or not.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`](crate::error::Error::NotInstalled).
+    /// What [`Extension::hold`] and [`trust::check`] return.
     pub fn enter() -> Result<Self> {
         let before = HELD.get();
         let extension = match before {
             Some(extension) => extension,
-            None => Extension::get()?,
+            None => {
+                let extension = Extension::hold()?;
+                trust::check(&extension)?;
+                extension
+            }
         };
         // A trigger of the user's may have changed the path since an outer scope began, so it is looked at each time.
         let path = SafeSearchPath::set();

@@ -1,6 +1,6 @@
 //! One SQL statement: prepared at its first use, kept for the session, run with a safe search_path and the owner's rights.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
 use std::mem::ManuallyDrop;
@@ -10,6 +10,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, Spi, pg_sys};
 
 use super::Extension;
+use super::names::Names;
 use super::scope::{FunctionWrites, OwnerRights, Scope};
 use crate::error::{Error, Result};
 
@@ -77,7 +78,7 @@ impl Statement {
         // SAFETY: always set.
         let caller = unsafe { pg_sys::CurrentMemoryContext };
         Spi::connect_mut(|_| {
-            let plan = self.plan(extension, args)?;
+            let plan = self.safe_plan(extension, args)?;
             let mut values: Vec<pg_sys::Datum> = Vec::with_capacity(args.len());
             let mut nulls: Vec<c_char> = Vec::with_capacity(args.len());
             for arg in args {
@@ -96,11 +97,13 @@ impl Statement {
                     // Within a transaction that has written already, a read must see what it wrote.
                     Mode::Read => {
                         let unwritten = pg_sys::GetCurrentTransactionIdIfAny() == pg_sys::InvalidTransactionId;
-                        pg_sys::SPI_execute_plan(plan.0, values.as_mut_ptr(), nulls.as_ptr(), unwritten, 0)
+                        pg_sys::SPI_execute_plan(plan.pointer, values.as_mut_ptr(), nulls.as_ptr(), unwritten, 0)
                     }
-                    Mode::Write => pg_sys::SPI_execute_plan(plan.0, values.as_mut_ptr(), nulls.as_ptr(), false, 0),
+                    Mode::Write => {
+                        pg_sys::SPI_execute_plan(plan.pointer, values.as_mut_ptr(), nulls.as_ptr(), false, 0)
+                    }
                     Mode::ReadLatest | Mode::WriteLatest => pg_sys::SPI_execute_snapshot(
-                        plan.0,
+                        plan.pointer,
                         values.as_mut_ptr(),
                         nulls.as_ptr(),
                         pg_sys::GetLatestSnapshot(),
@@ -115,6 +118,34 @@ impl Statement {
             // SAFETY: set by the call above, valid until SPI_finish().
             rows(unsafe { Rows::current(caller) })
         })
+    }
+
+    /// The kept plan, of which the names still mean our own objects, and will until it runs.
+    ///
+    /// Whatever changes in the catalogs while we wait for locks makes the plan invalid, and PostgreSQL would then parse its text
+    /// again, under the names as they are by then, and go on. So the locks come first, and whoever finds the plan invalid after them
+    /// begins anew. Once it is found valid nothing more is waited for until it is planned: the locks are there.
+    fn safe_plan(&'static self, extension: &Extension, args: &[DatumWithOid<'_>]) -> Result<Rc<Plan>> {
+        // Others can change the catalogs as often as they like, but hardly each time within these microseconds.
+        const ATTEMPTS: usize = 1000;
+        for _ in 0..ATTEMPTS {
+            let plan = self.plan(extension, args)?;
+            plan.names.lock();
+            if plan.is_valid() {
+                if !plan.is_checked.get() {
+                    plan.names.check_membership(extension)?;
+                    plan.is_checked.set(true);
+                }
+                plan.names.check_triggers()?;
+                // Both looked into the catalogs, and so may have heard of news.
+                if plan.is_valid() {
+                    return Ok(plan);
+                }
+            }
+            PLANS.with(|plans| plans.borrow_mut().forget(self));
+            pgrx::check_for_interrupts!();
+        }
+        Err(Error::Unsettled)
     }
 
     /// The kept plan, made now where there is none.
@@ -139,7 +170,11 @@ impl Statement {
             }
             // Fails only on a NULL plan and on one that is kept already.
             pg_sys::SPI_keepplan(plan);
-            Rc::new(Plan(plan))
+            Rc::new(Plan {
+                names: Names::of(plan),
+                is_checked: Cell::new(false),
+                pointer: plan,
+            })
         };
         PLANS.with(|plans| plans.borrow_mut().by_statement.insert(key, Rc::clone(&plan)));
         Ok(plan)
@@ -152,12 +187,27 @@ thread_local! {
 }
 
 /// A plan that SPI keeps. Whoever runs it holds it, so that it is not freed under way.
-struct Plan(pg_sys::SPIPlanPtr);
+struct Plan {
+    pointer: pg_sys::SPIPlanPtr,
+    names: Names,
+    /// Whether all that it names belongs to the extension. What belongs to it stays so, but for a superuser's hand.
+    is_checked: Cell<bool>,
+}
+
+impl Plan {
+    fn is_valid(&self) -> bool {
+        // SAFETY: computes the search_path, which PostgreSQL compares before it trusts a plan; the plan is a kept one.
+        unsafe {
+            pg_sys::fetch_search_path_array(std::ptr::null_mut(), 0);
+            pg_sys::SPI_plan_is_valid(self.pointer)
+        }
+    }
+}
 
 impl Drop for Plan {
     fn drop(&mut self) {
         // SAFETY: kept when it was made, and freed only here.
-        unsafe { pg_sys::SPI_freeplan(self.0) };
+        unsafe { pg_sys::SPI_freeplan(self.pointer) };
     }
 }
 
@@ -180,6 +230,10 @@ impl Plans {
             self.home = Some((*extension, schema.to_owned()));
         }
         self.by_statement.get(&statement).map(Rc::clone)
+    }
+
+    fn forget(&mut self, statement: &'static Statement) {
+        self.by_statement.remove(&(std::ptr::from_ref(statement) as usize));
     }
 }
 

@@ -10,13 +10,13 @@ mod pace;
 mod process;
 mod restraint;
 mod samples;
+mod session;
 mod tick;
 mod verifier;
 pub mod watch;
 
 pub use process::{StartError, start_unattended};
 pub use samples::SAMPLE_EVERY;
-use tick::prepare_session;
 pub use verifier::verify;
 
 /// Registers the launcher; called from `_PG_init` while the postmaster loads its libraries.

@@ -4,6 +4,7 @@ use super::archive::ArchiveDuty;
 use super::lives::{self, LifeDuty};
 use super::process;
 use super::samples::SampleDuty;
+use super::session::Configured;
 use crate::error::Result;
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
@@ -13,15 +14,16 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::CStr;
 
-// Readers of WAL know the extension's own commits by it; see origin.h, DoNotReplicateId.
-const BOOKKEEPING_ORIGIN: pg_sys::RepOriginId = u16::MAX;
-
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
     let database = settings::database();
+    let configured = Configured::remember();
     process::begin(Some(&database));
-    prepare_session();
+    if let Err(error) = configured.restore() {
+        warning!("pg_backstop: the worker ends, because it cannot prepare its session: {error}");
+        return;
+    }
     if !matches!(in_transaction(|| Ok(locks::try_own_database())), Ok(true)) {
         log!("pg_backstop: another worker serves this database; this one ends");
         return;
@@ -41,38 +43,6 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
             process::wait_for_next_tick();
         }
     }
-}
-
-/// Session settings that make the worker harmless and independent of what the database or its owner prefer.
-pub(super) fn prepare_session() {
-    const SETTINGS: &[(&CStr, &CStr)] = &[
-        (c"search_path", c""),
-        catalog::NO_JIT,
-        // Facts can be found again; no session should wait for the disk, or for a standby, because of them.
-        (c"synchronous_commit", c"off"),
-        (c"default_transaction_read_only", c"off"),
-        (c"default_transaction_isolation", c"read committed"),
-        (c"statement_timeout", c"0"),
-        (c"lock_timeout", c"10s"),
-        // The ledger's triggers must see what the worker writes.
-        (c"session_replication_role", c"origin"),
-        // It would end the process, not the transaction.
-        #[cfg(any(feature = "pg17", feature = "pg18"))]
-        (c"transaction_timeout", c"0"),
-    ];
-    for (name, value) in SETTINGS {
-        // SAFETY: zero-terminated constants; the source is the one of SET in a session.
-        unsafe {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-            );
-        }
-    }
-    // SAFETY: a variable of this process; with this value PostgreSQL tracks no origin and only marks the commit records.
-    unsafe { pg_sys::replorigin_session_origin = BOOKKEEPING_ORIGIN };
 }
 
 fn publish_identity(database: &CStr) {

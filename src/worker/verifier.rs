@@ -3,7 +3,8 @@
 //! Reading an archive can take hours. In the caller's transaction every row found would stay locked for so long, and its
 //! transaction ID would hold up vacuum; here each segment is on record as soon as it was read, beside what the worker records.
 
-use super::{prepare_session, process};
+use super::process;
+use super::session::Configured;
 use crate::access::{Waiting, choose_source};
 use crate::catalog::ledger;
 use crate::error::{Error, Result};
@@ -186,12 +187,12 @@ pub extern "C-unwind" fn pg_backstop_verifier_main(argument: pg_sys::Datum) {
         }
         &mut *pg_sys::dsm_segment_address(segment).cast::<Job>()
     };
+    let configured = Configured::remember();
     // SAFETY: first connection of this process.
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(job.database, pg_sys::InvalidOid, 0) };
-    prepare_session();
     ledger::never_wait_for_chain();
     CALLER.set(job.caller);
-    match caught(|| run(job.from, job.to)) {
+    match caught(|| configured.restore().and_then(|()| run(job.from, job.to))) {
         Ok(()) => job.state.store(DONE, Ordering::Release),
         Err(error) => job.fail(&error),
     }

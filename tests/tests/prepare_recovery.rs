@@ -139,6 +139,24 @@ fn a_good_plain_backup_passes_every_check() -> Result<()> {
     Ok(())
 }
 
+/// `incremental_backup()` records where the WAL lies, which may be the backup's own directory.
+#[test]
+fn a_range_of_wal_recorded_at_the_same_path_is_not_the_backup() -> Result<()> {
+    let prepared = Prepared::with(&["-X", "stream"])?;
+    let range = prepared.cluster.text(&format!(
+        "SELECT backup_id FROM incremental_backup((SELECT start_lsn FROM backup_history WHERE id = 1),
+                                                  (SELECT end_lsn FROM backup_history WHERE id = 1), '{}')",
+        prepared.path.display()
+    ))?;
+    assert_eq!(
+        prepared
+            .cluster
+            .text(&format!("SELECT status FROM backup_history WHERE id = {range}"))?,
+        "completed"
+    );
+    prepared.says("backup_record", "", "passed", &["Backup 1 of backup_history, full"])
+}
+
 #[test]
 fn a_good_tar_backup_passes_what_can_be_seen_of_it() -> Result<()> {
     let prepared = Prepared::with(&["-Ft", "-X", "stream"])?;

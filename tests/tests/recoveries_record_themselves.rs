@@ -376,6 +376,29 @@ fn a_target_is_read_as_the_server_read_it_and_not_as_the_worker_would() -> Resul
 }
 
 #[test]
+fn a_recorded_range_of_wal_is_not_taken_for_the_backup_that_was_restored() -> Result<()> {
+    let mut cluster = running()?;
+    let backup = cluster.place("backup");
+    cluster.text("SELECT stop_worker()")?;
+    cluster.base_backup(&backup)?;
+    let label = fs::read_to_string(backup.join("backup_label"))?;
+    let start = label
+        .lines()
+        .find_map(|line| line.strip_prefix("START WAL LOCATION: "))
+        .and_then(|line| line.split(' ').next())
+        .context("a backup label without a start")?;
+    cluster.text(&format!(
+        "SELECT incremental_backup('{start}', pg_current_wal_flush_lsn(), NULL)"
+    ))?;
+    cluster.archive_now()?;
+    cluster.stop(Shutdown::Fast)?;
+    cluster.restore_in_place(&backup)?;
+    cluster.start_server()?;
+    wait_through_restart(&cluster, FOUND, "1")?;
+    holds(&cluster, "backup_id IS NULL")
+}
+
+#[test]
 fn a_copy_restored_elsewhere_calls_itself_a_clone_until_it_is_adopted() -> Result<()> {
     let (original, backup, _) = with_a_past(settings(), "SELECT")?;
     let id = original.text("SELECT id FROM backup_history")?;
