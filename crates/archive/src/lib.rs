@@ -30,7 +30,7 @@ pub use compression::{Compression, DecompressionError};
 pub use containment::{Callback, contained};
 pub use content::Content;
 pub use derive::{DeriveError, Derived, Remedy, ServerSettings, derive};
-pub use printable::{is_hidden, printable, printable_lines};
+pub use printable::{brief, is_hidden, printable, printable_lines};
 pub use source::{Setting, Source, SourceError};
 pub use status::Status;
 pub use store::{Store, Strangers};

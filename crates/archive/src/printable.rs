@@ -24,6 +24,16 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     })
 }
 
+/// The beginning of a text that somebody passed, as a message quotes it.
+pub fn brief(text: &str) -> String {
+    const MOST: usize = 200;
+    let Some((end, _)) = text.char_indices().nth(MOST) else {
+        return printable(text).into_owned();
+    };
+    let beginning = text.get(..end).unwrap_or_default();
+    format!("{}…", printable(beginning))
+}
+
 fn escaped(text: &str, is_meant: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(&is_meant) {
         return Cow::Borrowed(text);
@@ -71,6 +81,13 @@ mod tests {
         for text in ["before the upgrade", "größer 大きい 🐘", r"it's \ 100%", ""] {
             assert!(matches!(printable(text), Cow::Borrowed(same) if same == text));
         }
+    }
+
+    #[test]
+    fn a_long_text_is_quoted_as_far_as_it_tells() {
+        assert_eq!(brief("a\nb"), r"a\nb");
+        assert_eq!(brief(&"é".repeat(200)), "é".repeat(200));
+        assert_eq!(brief(&"é".repeat(201)), "é".repeat(200) + "…");
     }
 
     proptest! {
