@@ -187,7 +187,7 @@ fn segment_argument(argument: &'static str, name: &str, size: SegmentSize) -> Re
                 "{argument} \"{}\" is not the name of a WAL segment",
                 archive::brief(name)
             ),
-            error.to_string(),
+            archive::printable(&error.to_string()),
             "Give the 24 hexadecimal digits of a segment's file name, as wal_archive.segment_name shows it.",
         )
     })

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use tests::{Cluster, Settings, worker};
+use tests::{Cluster, Past, Settings, Shutdown, past, worker};
 
 const SECRET: &str = "hunter2hunter2";
 
@@ -52,15 +52,21 @@ fn a_password_that_restore_command_prints_is_told_to_nobody() -> Result<()> {
     let command = format!(
         "echo 'cannot read https://me:{SECRET}@h/x?X-Amz-Signature={SECRET}&X-Amz-Credential={SECRET} with -p {SECRET}' >&2; exit 200"
     );
-    let cluster = started(Settings::new().set("restore_command", &command))?;
-    cluster.text("CREATE TABLE t AS SELECT 1; SELECT pg_switch_wal()")?;
-    cluster.text("SELECT backup_id FROM record_backup_start() b, LATERAL record_backup_complete(b.backup_id)")?;
+    let mut past = Past::with(
+        Settings::new().set("max_prepared_transactions", "5"),
+        |cluster, path| cluster.base_backup(path),
+    )?;
+    past.cluster.set("restore_command", &command)?;
+    past.cluster.restart(Shutdown::Fast)?;
+    let cluster = &past.cluster;
+    past::insert(cluster, 7)?;
+    cluster.archive_now()?;
     cluster.wait_for(
         "SELECT last_error LIKE '%X-Amz-Signature=***%' FROM v_worker_status",
         "t",
     )?;
     tells_no_secret(
-        &cluster,
+        cluster,
         "https://me:***@h/x?X-Amz-Signature=***&X-Amz-Credential=*** with -p ***",
     )
 }
@@ -78,14 +84,11 @@ fn an_error_of_the_server_carries_no_backtrace() -> Result<()> {
     );
     // In the worker it goes through two functions of ours.
     cluster.text(
-        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
          BEGIN PERFORM record_backup_start(label => 'refused'); RETURN NULL; END $$;
          CREATE TRIGGER refuse AFTER INSERT OR UPDATE ON wal_archive EXECUTE FUNCTION public.refuse();
          CREATE TABLE t AS SELECT 1; SELECT pg_switch_wal()",
     )?;
-    cluster
-        .text("SELECT pg_backup_start('x', true); SELECT pg_backup_stop()")
-        .ok();
     cluster.wait_for(
         "SELECT last_error LIKE '%violates check constraint%' FROM v_worker_status",
         "t",
