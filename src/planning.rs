@@ -75,7 +75,12 @@ impl Planning {
         let own = self.server.data_directory().display().to_string();
         let paths: Vec<String> = chain
             .iter()
-            .filter_map(|(_, place)| Some(place.path.as_ref()?.to_utf8().into_owned()))
+            .filter_map(|(_, place)| {
+                Some(backup::from_the_root(
+                    place.path.as_ref()?,
+                    self.server.data_directory(),
+                ))
+            })
             .collect();
         let archived = self
             .archive

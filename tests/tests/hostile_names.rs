@@ -136,6 +136,27 @@ fn a_directory_with_what_one_shell_would_interpret_is_restored_into() -> Result<
 }
 
 #[test]
+fn a_backup_at_a_relative_path_is_not_taken_for_options_nor_moved_away_with_the_data_directory() -> Result<()> {
+    let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
+    let cluster = &past.cluster;
+    cluster.text("UPDATE backup_history SET backup_path = '-rf' WHERE backup_path IS NOT NULL")?;
+    let inside = cluster.data().join("-rf").display().to_string();
+    let error = cluster.refusal("SELECT * FROM recovery_plan()")?;
+    ensure!(
+        error.message().contains("lie in one another") && error.message().contains(&inside),
+        "{error}"
+    );
+    let beside = cluster.place("beside").display().to_string();
+    let error = cluster.refusal(&format!("SELECT * FROM recovery_plan(data_directory => '{beside}')"));
+    let seen = match error {
+        Ok(error) => error.to_string(),
+        Err(_) => plan(cluster, "command", &format!("data_directory => '{beside}'"))?,
+    };
+    ensure!(seen.contains(&inside), "{seen}");
+    Ok(())
+}
+
+#[test]
 fn a_label_of_somebody_who_may_only_replicate_does_not_take_the_plan_over() -> Result<()> {
     let past = Past::with(settings(), |cluster, path| cluster.base_backup(path))?;
     let cluster = &past.cluster;
