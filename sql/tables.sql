@@ -75,7 +75,7 @@ CREATE TABLE backup_policies (
     policy_name text NOT NULL UNIQUE CHECK (policy_name <> ''),
     backup_type backstop_backup_type NOT NULL DEFAULT 'full',
     method backstop_backup_method NOT NULL DEFAULT 'external',
-    schedule_cron text,
+    schedule_cron text CHECK (octet_length(schedule_cron) <= 1024),
     retention_days integer NOT NULL DEFAULT 30 CHECK (retention_days >= 0),
     min_backups integer NOT NULL DEFAULT 2 CHECK (min_backups >= 0),
     database_name text,
@@ -83,7 +83,7 @@ CREATE TABLE backup_policies (
     options jsonb NOT NULL DEFAULT '{}',
     target_rpo backstop_objective,
     target_rto backstop_objective,
-    drill_cron text,
+    drill_cron text CHECK (octet_length(drill_cron) <= 1024),
     enabled boolean NOT NULL DEFAULT true,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     last_event_id bigint NOT NULL

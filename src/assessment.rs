@@ -268,13 +268,15 @@ pub fn oldest_commit(server: &Server, exposure: Option<&mut Exposure>, between: 
 }
 
 fn worker_fact() -> Result<WorkerFact> {
-    let (last_tick_at, error) = match shmem::read() {
+    let (last_tick_at, error, not_started) = match shmem::read() {
         Some(status) => (
             catalog::archive::time(status.last_tick_at).filter(|_| status.last_tick_at != 0),
             Some(status.last_error.as_str().to_owned()).filter(|error| !error.is_empty()),
+            status.why_not_started(),
         ),
         None => (
             catalog::worker::running()?.and_then(|running| running.last_tick_at),
+            None,
             None,
         ),
     };
@@ -282,5 +284,6 @@ fn worker_fact() -> Result<WorkerFact> {
         last_tick_at: last_tick_at.and_then(facts::moment),
         check_interval: settings::check_interval(),
         error,
+        not_started,
     })
 }

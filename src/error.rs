@@ -3,6 +3,8 @@
 //! The one place where a condition gets its SQLSTATE. Functions return `Result<_, ErrorReport>`, because pgrx keeps the
 //! SQLSTATE of no other error type.
 
+use archive::secrets::masked;
+use archive::{brief, printable, printable_lines};
 use pgrx::datum::TryFromDatumError;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -12,6 +14,15 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::catalog::sayable;
+
+/// So many policies are named where one is not known.
+const NAMED: usize = 20;
+
+/// The one place where a text from outside becomes part of what the log, `last_error` and callers get: without what looks like a
+/// password, and without what would move a cursor.
+fn shown(text: &str) -> String {
+    masked(&printable_lines(text))
+}
 
 /// Why a call did nothing.
 #[derive(Debug, Error)]
@@ -70,7 +81,7 @@ pub enum Error {
         function: &'static str,
     },
     /// The caller may not read files of the server.
-    #[error("permission denied to read {what}")]
+    #[error("permission denied to read {}", printable(.what))]
     MayNotRead {
         /// The file or directory, or what kind of files.
         what: String,
@@ -86,7 +97,7 @@ pub enum Error {
         hint: String,
     },
     /// An argument has a value that cannot be meant.
-    #[error("{message}")]
+    #[error("{}", shown(.message))]
     InvalidArgument {
         /// What is wrong, naming the argument and its value.
         message: String,
@@ -106,7 +117,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// A policy that a call names is not there.
-    #[error("backup policy \"{name}\" does not exist")]
+    #[error("backup policy \"{}\" does not exist", brief(.name))]
     UnknownPolicy {
         /// As the caller gave it.
         name: String,
@@ -125,7 +136,7 @@ pub enum Error {
         key: i64,
     },
     /// A row is not in the state that the call needs.
-    #[error("{message}")]
+    #[error("{}", shown(.message))]
     WrongState {
         /// What is the matter.
         message: String,
@@ -162,10 +173,10 @@ pub enum Error {
     #[error("unexpected answer to an internal query: {0}")]
     UnexpectedType(#[from] TryFromDatumError),
     /// The archive cannot be read, or nothing says where it is.
-    #[error("{0}")]
+    #[error("{}", shown(.0))]
     Archive(String),
     /// A file of the archive could not be fetched; others may be.
-    #[error("{0}")]
+    #[error("{}", shown(.0))]
     Fetch(String),
     /// The worker does not wait for a transaction that may last.
     #[error(
@@ -186,13 +197,13 @@ pub enum Error {
         by: Option<i32>,
     },
     /// The server's own files or settings are not as they should be.
-    #[error("{0}")]
+    #[error("{}", shown(.0))]
     Server(String),
     /// PostgreSQL raised an error, or this library panicked, in a background process.
-    #[error("{0}")]
+    #[error("{}", shown(.0))]
     Raised(String),
     /// The postmaster did not start the worker.
-    #[error("{0}")]
+    #[error("{}", shown(.0))]
     WorkerNotStarted(String),
     /// The SQL objects are not those of this library.
     #[error("the library is pg_backstop {library}, its SQL objects in this database are {objects}")]
@@ -280,9 +291,10 @@ impl Error {
                 Some("Reading files of the server takes the privileges of pg_read_server_files.".into())
             }
             Self::NotFound { kind, key, .. } => Some(format!("No {kind} with the id {key} is in the ledger.")),
-            Self::UnknownPolicy { name, .. } => {
-                Some(format!("No row of backup_policies has the policy_name \"{name}\"."))
-            }
+            Self::UnknownPolicy { name, .. } => Some(format!(
+                "No row of backup_policies has the policy_name \"{}\".",
+                brief(name)
+            )),
             Self::NotReachable(refusal) => Some(refusal.detail()),
             Self::InvalidArgument { detail, .. } | Self::WrongState { detail, .. } => Some(detail.clone()),
             Self::LedgerIsAppendOnly { detail, .. } => Some((*detail).into()),
@@ -322,10 +334,14 @@ impl Error {
             Self::UnknownPolicy { known, .. } if known.is_empty() => {
                 Some("There is no policy yet: insert one into backup_policies, or leave policy_name out.".into())
             }
-            Self::UnknownPolicy { known, .. } => Some(format!(
-                "Existing policies: {}. Or leave policy_name out.",
-                known.join(", ")
-            )),
+            Self::UnknownPolicy { known, .. } => {
+                let named: Vec<String> = known.iter().take(NAMED).map(|name| brief(name)).collect();
+                let more = if known.len() > NAMED { " and others" } else { "" };
+                Some(format!(
+                    "Existing policies: {}{more}. Or leave policy_name out.",
+                    named.join(", ")
+                ))
+            }
             Self::UnexpectedAnswer { .. } | Self::UnexpectedType(_) => Some(
                 "The library and the SQL objects may be of different versions: run ALTER EXTENSION pg_backstop UPDATE."
                     .into(),
@@ -340,10 +356,10 @@ impl From<Error> for ErrorReport {
     fn from(error: Error) -> Self {
         let mut report = ErrorReport::new(error.sqlstate(), sayable(error.to_string()), "pg_backstop");
         if let Some(detail) = error.detail() {
-            report = report.set_detail(sayable(detail));
+            report = report.set_detail(sayable(shown(&detail)));
         }
         if let Some(hint) = error.hint() {
-            report = report.set_hint(sayable(hint));
+            report = report.set_hint(sayable(shown(&hint)));
         }
         report
     }

@@ -3,6 +3,7 @@
 mod access;
 mod api;
 mod assessment;
+mod backtrace;
 mod base_backup;
 mod catalog;
 mod compat;
@@ -39,6 +40,7 @@ pub extern "C-unwind" fn _PG_init() {
             pg_sys::process_shared_preload_libraries_in_progress,
         )
     };
+    backtrace::never_take_any();
     if upgrading {
         return;
     }

@@ -13,10 +13,11 @@ use crate::prediction;
 use crate::server::{self, Server};
 use archive::{Compression, Source};
 use recovery::plan::{
-    Account, Action, Choice, CommitTimes, Destination, Evidence, Link, Origin, Point, Refusal, Site, Step, Stop,
-    Stretch, Target, Wanted, check_clock, choose, restore_command, steps,
+    Account, Action, Choice, CommitTimes, Destination, Evidence, Link, Origin, Point, Record, Refusal, Site, Step,
+    Stop, Stretch, Target, Wanted, check_clock, choose, restore_command, steps,
 };
 use recovery::{Usable, plan};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use wal::{Lsn, SegmentName};
@@ -74,7 +75,12 @@ impl Planning {
         let own = self.server.data_directory().display().to_string();
         let paths: Vec<String> = chain
             .iter()
-            .filter_map(|(_, place)| Some(place.path.as_ref()?.to_utf8().into_owned()))
+            .filter_map(|(_, place)| {
+                Some(backup::from_the_root(
+                    place.path.as_ref()?,
+                    self.server.data_directory(),
+                ))
+            })
             .collect();
         let archived = self
             .archive
@@ -151,7 +157,7 @@ impl Planning {
                 start,
                 consistent_at: usable.consistent_at,
                 consistent_time: consistent.get(&usable.id).copied(),
-                has_place: place.path.is_some() || self.tool(usable.id).is_some(),
+                has_place: record_of(place, label(place).as_deref()).says_where(),
             })
         };
         let (of, survey) = (&self.assessment.facts, &self.assessment.survey);
@@ -165,13 +171,7 @@ impl Planning {
 
     fn tool(&self, backup: i64) -> Option<plan::Tool> {
         let place = self.places.get(&backup)?;
-        plan::Tool::of(
-            &place.method,
-            place.label.as_ref().map(Text::to_utf8).as_deref(),
-            place.start_wal_file.as_deref(),
-            self.archive.as_ref(),
-            place.path.is_some(),
-        )
+        plan::Tool::of(&record_of(place, label(place).as_deref()), self.archive.as_ref())
     }
 
     /// What the target's own kind needs to be looked up.
@@ -267,6 +267,19 @@ impl Planning {
             &archive_command,
             &compressions,
         )?)
+    }
+}
+
+fn label(place: &BackupPlace) -> Option<Cow<'_, str>> {
+    place.label.as_ref().map(Text::to_utf8)
+}
+
+fn record_of<'a>(place: &'a BackupPlace, label: Option<&'a str>) -> Record<'a> {
+    Record {
+        method: &place.method,
+        label,
+        start_wal_file: place.start_wal_file.as_deref(),
+        has_path: place.path.is_some(),
     }
 }
 

@@ -158,6 +158,11 @@ impl Program {
     }
 }
 
+/// Waits for this process's latch, or for the time to pass.
+pub fn wait_for_latch(timeout: Duration) {
+    wait_for(None, timeout);
+}
+
 /// Waits for this process's latch, for something to read if it is given, or for the time to pass.
 fn wait_for(socket: Option<RawFd>, timeout: Duration) {
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;

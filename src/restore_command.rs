@@ -9,6 +9,7 @@ use crate::process::{Program, ProgramError};
 use crate::scratch::ScratchDirectory;
 use crate::server::Server;
 use crate::settings;
+use archive::printable_lines;
 use archive::restore_command::{command_line, ending, received_as, stops_recovery};
 use archive::secrets::masked;
 use std::fs::{self, File, OpenOptions};
@@ -80,7 +81,7 @@ pub fn fetch(server: &Server, command: &str, name: &str, between: &mut dyn FnMut
             _ => ControlFlow::Continue(()),
         }
     });
-    let said = masked(&ended.said);
+    let said = masked(&printable_lines(&ended.said));
     let status = ended.result.map_err(|error| {
         let what = match error {
             ProgramError::TimedOut(_) => format!("{error} (pg_backstop.restore_command_timeout)"),

@@ -265,7 +265,7 @@ unsafe extern "C-unwind" fn check_archive_source(
     let Err(error) = archive::Setting::parse(&text) else {
         return true;
     };
-    if let Ok(detail) = CString::new(format!("{error}.")) {
+    if let Ok(detail) = CString::new(format!("{}.", archive::secrets::masked(&error.to_string()))) {
         // SAFETY: the detail is copied to where guc.c's own macro would put it.
         unsafe {
             pg_sys::GUC_check_errdetail_string = pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, detail.as_ptr());

@@ -3,6 +3,7 @@
 use pgrx::prelude::*;
 use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 static STATUS: PgLwLock<WorkerStatus> =
     // SAFETY: the name is ours alone.
@@ -86,6 +87,10 @@ pub struct WorkerStatus {
     pub start_requested: bool,
     /// Process id of the launcher, which a request to start has to wake.
     pub launcher_pid: i32,
+    /// How many requests to start the launcher has answered: with a worker, or with `start_error`.
+    pub starts_answered: u32,
+    /// Why the launcher could not start a worker when it last tried; empty when it could.
+    pub start_error: heapless::String<256>,
 }
 
 // SAFETY: plain data without pointers; heapless strings hold their bytes in place.
@@ -114,15 +119,46 @@ pub fn update(change: impl FnOnce(&mut WorkerStatus)) {
     }
 }
 
+impl WorkerStatus {
+    /// Why no worker runs although one should, as far as the launcher knows, or its absence tells.
+    pub fn why_not_started(&self) -> Option<String> {
+        if self.pid != 0 || self.stop_requested {
+            return None;
+        }
+        if !self.start_error.is_empty() {
+            return Some(self.start_error.as_str().to_owned());
+        }
+        let is_absent = self.launcher().is_none() && server_age() > LAUNCHER_COMES;
+        is_absent.then(|| {
+            "the launcher does not run; where the server's log says \"too many background workers\", raise max_worker_processes and \
+             restart the server"
+                .to_owned()
+        })
+    }
+
+    /// The launcher's process, if it runs.
+    fn launcher(&self) -> Option<*mut pg_sys::PGPROC> {
+        // SAFETY: NULL where no process of this server has that id.
+        let process = unsafe { pg_sys::BackendPidGetProc(self.launcher_pid) };
+        (!process.is_null()).then_some(process)
+    }
+}
+
+/// The launcher starts within this time of the server's own start, and comes back within it when it was ended.
+const LAUNCHER_COMES: Duration = Duration::from_secs(10);
+
+fn server_age() -> Duration {
+    // SAFETY: reads the clock, and a variable that the postmaster has set.
+    let micros = unsafe { pg_sys::GetCurrentTimestamp().saturating_sub(pg_sys::PgStartTime) };
+    Duration::from_micros(micros.unsigned_abs())
+}
+
 /// Makes the launcher look at once whether a worker is wanted.
 pub fn wake_launcher(status: &WorkerStatus) {
-    // SAFETY: NULL where no process of this server has that id; the latch stays valid while the server runs, and setting it
-    // only wakes (logicalrep_worker_wakeup_ptr() in replication/logical/launcher.c).
-    unsafe {
-        let process = pg_sys::BackendPidGetProc(status.launcher_pid);
-        if !process.is_null() {
-            pg_sys::SetLatch(&raw mut (*process).procLatch);
-        }
+    if let Some(process) = status.launcher() {
+        // SAFETY: the latch stays valid while the server runs, and setting it only wakes (logicalrep_worker_wakeup_ptr() in
+        // replication/logical/launcher.c).
+        unsafe { pg_sys::SetLatch(&raw mut (*process).procLatch) };
     }
 }
 

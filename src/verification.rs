@@ -104,6 +104,10 @@ impl Subject<'_> {
         };
         finding.sha256 = Some(hexadecimal(&outcome.sha256));
         match (failure, opened.bytes) {
+            (Some(failure), 1..) if !failure.is_damage => {
+                finding.sha256 = None;
+                reject(&mut finding, Problem::Unreadable, &format!("{failure}."));
+            }
             (Some(failure), 1..) => reject(
                 &mut finding,
                 Problem::DecompressionFailed,
@@ -188,7 +192,7 @@ impl Subject<'_> {
 /// Keeps the complaint of a decoder apart from what else can go wrong with reading.
 struct DecompressionWatch<R> {
     read: R,
-    failure: Option<String>,
+    failure: Option<DecompressionError>,
 }
 
 impl<R> DecompressionWatch<R> {
@@ -214,7 +218,7 @@ impl<R: Read> Read for &mut DecompressionWatch<R> {
             self.failure = error
                 .get_ref()
                 .and_then(|inner| (inner as &(dyn Error + 'static)).downcast_ref::<DecompressionError>())
-                .map(ToString::to_string);
+                .cloned();
         })
     }
 }
@@ -350,7 +354,14 @@ fn read_text(opened: Opened, finding: &mut Finding) -> Result<Vec<u8>, (Problem,
     });
     match read {
         Err(panic) => return Err((Problem::Unreadable, format!("reading it failed ({panic})."))),
-        Ok((Err(_), Some(failure))) if opened.bytes > 0 => return Err((Problem::DecompressionFailed, failure)),
+        Ok((Err(_), Some(failure))) if opened.bytes > 0 => {
+            let problem = if failure.is_damage {
+                Problem::DecompressionFailed
+            } else {
+                Problem::Unreadable
+            };
+            return Err((problem, failure.to_string()));
+        }
         Ok((Err(error), None)) => return Err((Problem::Unreadable, format!("it could not be read: {error}."))),
         Ok(_) => {}
     }

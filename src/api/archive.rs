@@ -1,5 +1,6 @@
 //! Looking at the archive from SQL.
 
+use super::argument;
 use super::call::require_primary;
 use crate::catalog::{self, PgLsn, Scope, Text, ledger};
 use crate::error::{Error, Result};
@@ -90,6 +91,7 @@ fn acknowledge(from: Option<&str>, to: Option<&str>, reason: Option<&Text>) -> R
         argument: "reason",
         hint: "Say why the loss is accepted; the ledger keeps it.".to_owned(),
     })?;
+    argument::no_longer_than(argument::LONGEST_REASON, "reason", Some(reason))?;
     if reason.to_utf8().trim().is_empty() {
         return Err(Error::invalid(
             "reason must not be empty",
@@ -142,8 +144,11 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
 fn segment_argument(argument: &'static str, name: &str, size: SegmentSize) -> Result<SegmentName> {
     SegmentName::parse(name, size).map_err(|error| {
         Error::invalid(
-            format!("{argument} \"{name}\" is not the name of a WAL segment"),
-            error.to_string(),
+            format!(
+                "{argument} \"{}\" is not the name of a WAL segment",
+                archive::brief(name)
+            ),
+            archive::printable(&error.to_string()),
             "Give the 24 hexadecimal digits of a segment's file name, as wal_archive.segment_name shows it.",
         )
     })

@@ -1,5 +1,6 @@
 //! What callers pass, checked: each function refuses what cannot be meant, and says what would do.
 
+use archive::brief;
 use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
@@ -25,11 +26,30 @@ pub fn one_of(argument: &'static str, value: Option<&Text>, allowed: &[&'static 
     };
     allowed.iter().copied().find(|name| *name == value).ok_or_else(|| {
         Error::invalid(
-            format!("invalid {argument}: \"{value}\""),
+            format!("invalid {argument}: \"{}\"", brief(&value)),
             format!("{argument} can be {}.", list()),
             "Pass one of them, in lower case.",
         )
     })
+}
+
+/// What a label may have, as pg_backup_start() takes it: MAXPGPATH.
+pub const LONGEST_LABEL: usize = 1024;
+/// What a reason or an error may have. It is repeated in ledger and views.
+pub const LONGEST_REASON: usize = 10_000;
+/// What a path may have: PATH_MAX.
+pub const LONGEST_PATH: usize = 4096;
+
+/// Refuses a text that is longer than anybody would read, before anything is made of it.
+pub fn no_longer_than(most: usize, argument: &'static str, value: Option<&Text>) -> Result<()> {
+    match value.map(Text::bytes) {
+        Some(bytes) if bytes > most => Err(Error::invalid(
+            format!("{argument} is too long"),
+            format!("It has {bytes} bytes, and may have {most}."),
+            "Pass a shorter one.",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a size in bytes below 0.
@@ -125,7 +145,7 @@ pub fn error_goes_with_failure(status: &str, error: Option<&Text>) -> Result<()>
 pub fn ended(status: &str, at: Option<TimestampWithTimeZone>, error: Option<&Text>) -> String {
     let at = at.map_or_else(String::new, |at| format!(" at {at}"));
     match error {
-        Some(error) => format!("It became {status}{at}: {}", error.to_utf8()),
+        Some(error) => format!("It became {status}{at}: {}", brief(&error.to_utf8())),
         None => format!("It became {status}{at}."),
     }
 }

@@ -44,6 +44,8 @@ fn start(
     label: Option<&Text>,
 ) -> Result<(i64, PgLsn)> {
     call::require_primary("record_backup_start")?;
+    argument::no_longer_than(argument::LONGEST_LABEL, "label", label)?;
+    argument::no_longer_than(argument::LONGEST_PATH, "backup_path", path)?;
     let backup_type = argument::one_of("backup_type", backup_type, &BACKUP_TYPES)?;
     let _scope = Scope::enter()?;
     ledger::lock_chain()?;
@@ -119,6 +121,7 @@ fn complete(
     argument::size("backup_size_bytes", size_bytes)?;
     argument::not_negative("duration_seconds", duration_seconds.as_ref())?;
     argument::error_goes_with_failure(status, error)?;
+    argument::no_longer_than(argument::LONGEST_REASON, "error", error)?;
     let _scope = Scope::enter()?;
     let completed = status == "completed";
     let (mut size_bytes, mut file_count, mut own) = (size_bytes, None, None);

@@ -1,5 +1,6 @@
 //! Saying of a restored copy that it is the cluster from now on.
 
+use super::argument;
 use super::call;
 use crate::catalog::{Scope, Text, ledger, lives};
 use crate::error::{Error, Result};
@@ -16,6 +17,7 @@ fn adopt_cluster(reason: default!(Option<Text>, "NULL")) -> Result<i64, ErrorRep
 
 fn adopt(reason: Option<&Text>) -> Result<i64> {
     call::require_primary("adopt_cluster")?;
+    argument::no_longer_than(argument::LONGEST_REASON, "reason", reason)?;
     let server = Server::observe()?;
     let _scope = Scope::enter()?;
     ledger::lock_chain()?;

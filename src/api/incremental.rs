@@ -7,6 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use wal::{Lsn, SegmentName};
 
+use super::argument;
 use super::call;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
@@ -40,6 +41,7 @@ fn incremental_backup(
     };
     let start = start_lsn.ok_or_else(|| null("start_lsn"))?;
     let end = end_lsn.ok_or_else(|| null("end_lsn"))?;
+    argument::no_longer_than(argument::LONGEST_PATH, "backup_path", backup_path.as_ref())?;
     Ok(TableIterator::once(record(start, end, backup_path.as_ref())?))
 }
 

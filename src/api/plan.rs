@@ -34,6 +34,8 @@ fn recovery_plan(
     TableIterator<'static, (name!(step, i32), name!(action, String), name!(command, Option<String>))>,
     ErrorReport,
 > {
+    argument::no_longer_than(argument::LONGEST_LABEL, "target_name", target_name.as_ref())?;
+    argument::no_longer_than(argument::LONGEST_PATH, "data_directory", data_directory.as_ref())?;
     let target = target(target_time, target_lsn, target_name.as_ref(), target_xid)?;
     argument::positive("target_timeline", target_timeline.map(i64::from))?;
     let action = match argument::one_of("target_action", target_action.as_ref(), &ACTIONS)? {

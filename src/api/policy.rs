@@ -1,5 +1,6 @@
 //! Policies: their schedules are checked when they are written, and asked for when something is due.
 
+use archive::brief;
 use chrono::{DateTime, Utc};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -32,11 +33,12 @@ fn check<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>> {
         let (_, value) = found.ok_or(NOT_THE_TRIGGER)?;
         let Some(expression) = value else { continue };
         let column = name.to_string_lossy();
+        refuse_long(&column, &expression)?;
         let expression = expression.to_utf8();
         schedule::check(&expression).map_err(|fault| {
             let field = fault.field.map_or_else(String::new, |field| format!(" ({field})"));
             Error::invalid(
-                format!("invalid cron expression in {column}: \"{expression}\""),
+                format!("invalid cron expression in {column}: \"{}\"", brief(&expression)),
                 format!("At position {}{field}: {}.", fault.position, fault.message),
                 "Write five fields (minute, hour, day of month, month, day of week), as in \"30 2 * * 1-5\", or @daily and \
                  the like. Times are in UTC.",
@@ -46,10 +48,28 @@ fn check<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>> {
     Ok(Some(row))
 }
 
+/// Refuses what is no expression for its length alone, whatever it holds.
+fn refuse_long(what: &str, expression: &Text) -> Result<()> {
+    let bytes = expression.bytes();
+    if bytes <= schedule::MOST_BYTES {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        format!("cron expression in {what} is too long"),
+        format!("It has {bytes} bytes, and may have {}.", schedule::MOST_BYTES),
+        "Write five fields (minute, hour, day of month, month, day of week), as in \"30 2 * * 1-5\", or @daily and the like.",
+    ))
+}
+
 /// The first moment after `after` at which the schedule is due, in UTC whatever the session's TimeZone. NULL where the
-/// expression does not parse, which check_schedules() keeps out of policies.
+/// expression does not parse, which check_schedules() keeps out of policies; an error where it is longer than any that does.
 #[pg_extern(immutable, parallel_safe)]
-fn cron_next(expression: Text, after: TimestampWithTimeZone) -> Option<TimestampWithTimeZone> {
+fn cron_next(expression: Text, after: TimestampWithTimeZone) -> Result<Option<TimestampWithTimeZone>, ErrorReport> {
+    refuse_long("expression", &expression)?;
+    Ok(next(&expression, after))
+}
+
+fn next(expression: &Text, after: TimestampWithTimeZone) -> Option<TimestampWithTimeZone> {
     if after.is_infinity() || after.is_neg_infinity() {
         return None;
     }

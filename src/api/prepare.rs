@@ -1,5 +1,6 @@
 //! Checking a recovery before it begins.
 
+use archive::brief;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -51,14 +52,14 @@ fn prepare(
     })?;
     if !path.as_path().is_absolute() {
         return Err(Error::invalid(
-            format!("backup_path is not an absolute path: \"{}\"", path.to_utf8()),
+            format!("backup_path is not an absolute path: \"{}\"", brief(&path.to_utf8())),
             "It is looked up on the database server, whose working directory is its data directory.",
             "Pass the path from the root on; backup_history shows those on record.",
         ));
     }
     if !storage::may_read_server_files() {
         return Err(Error::MayNotRead {
-            what: format!("\"{}\"", path.to_utf8()),
+            what: format!("\"{}\"", brief(&path.to_utf8())),
             hint: "Ask a superuser for GRANT pg_read_server_files.",
         });
     }

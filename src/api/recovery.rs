@@ -62,6 +62,7 @@ fn record_recovery_start(
 
 fn start(mut recovery: recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
     call::require_primary("record_recovery_start")?;
+    argument::no_longer_than(argument::LONGEST_LABEL, "target_name", recovery.target_name)?;
     require_fitting_target(&recovery)?;
     if let Some(time) = recovery.started_at {
         argument::finite("started_at", time)?;
@@ -194,6 +195,7 @@ fn record_recovery_complete(
         hint: "Pass the recovery_id that record_recovery_start() returned.".to_owned(),
     })?;
     let status = argument::one_of("status", status.as_ref(), &ENDINGS)?;
+    argument::no_longer_than(argument::LONGEST_REASON, "error", error.as_ref())?;
     let (rto, rpo) = complete(recovery::Ended {
         id,
         status,

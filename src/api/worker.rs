@@ -3,14 +3,20 @@
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::life;
+use crate::process;
 use crate::shmem::{self, WorkerState};
 use crate::worker;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::time::{Duration, Instant};
+
+/// The launcher is waited for as long; it answers in milliseconds.
+const LONGEST_ANSWER: Duration = Duration::from_secs(10);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// Starts the worker: for good where the library is in `shared_preload_libraries`, else until the server restarts.
 ///
-/// Returns whether it started one; `false` where one runs already.
+/// Returns whether it started one; `false` where one runs already. An error says why none could be started.
 #[pg_extern(volatile, parallel_unsafe)]
 fn start_worker() -> Result<bool, ErrorReport> {
     Ok(start()?)
@@ -32,7 +38,41 @@ fn start() -> Result<bool> {
         }
     });
     shmem::wake_launcher(&status);
-    Ok(status.pid == 0)
+    if status.pid != 0 {
+        return Ok(false);
+    }
+    wait_for_answer(status.starts_answered)?;
+    Ok(true)
+}
+
+/// Waits until the launcher has started a worker, or tells why it could not.
+fn wait_for_answer(answered: u32) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        pgrx::check_for_interrupts!();
+        let Some(status) = shmem::read() else {
+            return Ok(());
+        };
+        if status.pid != 0 {
+            return Ok(());
+        }
+        if status.starts_answered != answered {
+            return match status.start_error.as_str() {
+                "" => Ok(()),
+                why => Err(Error::WorkerNotStarted(why.to_owned())),
+            };
+        }
+        if begun.elapsed() > LONGEST_ANSWER {
+            let why = status.why_not_started().unwrap_or_else(|| {
+                format!(
+                    "the launcher has not answered within {} s; it starts the worker as soon as it can",
+                    LONGEST_ANSWER.as_secs()
+                )
+            });
+            return Err(Error::WorkerNotStarted(why));
+        }
+        process::wait_for_latch(BETWEEN_LOOKS);
+    }
 }
 
 /// Stops the worker until `start_worker()` or, without `shared_preload_libraries`, for good. Returns whether one ran.
@@ -103,6 +143,9 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
     };
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let life = life::read();
+    let not_started = status
+        .why_not_started()
+        .map(|why| format!("the worker could not be started: {why}"));
     let ticked = status.last_tick_at != 0;
     Ok(vec![(
         (status.pid != 0).then_some(status.pid),
@@ -112,7 +155,7 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
         text(&status.last_verified_segment),
         ticked.then_some(status.unverified_segments),
         (status.bytes_per_second > 0.0).then_some(status.bytes_per_second),
-        text(&status.last_error),
+        not_started.or_else(|| text(&status.last_error)),
         text(&status.archive_source),
         life.as_ref()
             .and_then(|life| life.role)

@@ -48,6 +48,11 @@ impl Text {
         }
     }
 
+    /// How long it is as the database holds it, bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
     /// As a path: PostgreSQL hands file names to the system as the database encodes them.
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))

@@ -18,7 +18,7 @@ pub fn look_at(id: i64, path: Option<&Text>, places: &Places, data_directory: &P
     let Some(path) = path else {
         return Ok(Copied::Nowhere);
     };
-    let shown = path.to_utf8().into_owned();
+    let shown = from_the_root(path, data_directory);
     let unseen = |why: String| Copied::Unseen {
         path: shown.clone(),
         why,
@@ -101,6 +101,14 @@ fn look_inside(path: &Path, shown: &str, places: &Places, data_directory: &Path)
         }),
         Parts::Other(kind) => Looked::Unseen(format!("it looks like this: {kind}")),
     }
+}
+
+/// A path as anybody can use it: the server takes a relative one from its data directory, and a shell from where it stands.
+pub fn from_the_root(path: &Text, data_directory: &Path) -> String {
+    if path.as_path().is_absolute() {
+        return path.to_utf8().into_owned();
+    }
+    format!("{}/{}", data_directory.display(), path.to_utf8())
 }
 
 fn is_the_servers_own(path: &Path, places: &Places, data_directory: &Path) -> bool {

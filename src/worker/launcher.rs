@@ -65,11 +65,11 @@ impl Launcher {
             self.pause = PAUSE;
             self.not_before = Instant::now();
         }
-        if self.worker.is_some() {
-            return LONGEST_PAUSE;
+        if self.worker.is_none() && !running && !stopped && Instant::now() >= self.not_before {
+            self.try_to_start(wanted_now);
         }
-        if !running && !stopped && Instant::now() >= self.not_before && database_takes_connections() {
-            self.start();
+        if wanted_now {
+            shmem::update(|status| status.starts_answered = status.starts_answered.wrapping_add(1));
         }
         if self.worker.is_some() {
             LONGEST_PAUSE
@@ -95,14 +95,34 @@ impl Launcher {
         }
     }
 
+    /// Starts the worker if its database is there. Where somebody asks for it, they are told that it is not; else it is waited for.
+    fn try_to_start(&mut self, wanted_now: bool) {
+        if database_takes_connections() {
+            self.start();
+            return;
+        }
+        let why = format!(
+            "database \"{}\" (pg_backstop.database) does not exist or takes no connections; the worker starts once it does",
+            settings::database().to_string_lossy()
+        );
+        shmem::update(|status| {
+            status.start_error.clear();
+            if wanted_now {
+                status.start_error = shmem::cut(&why);
+            }
+        });
+    }
+
     fn start(&mut self) {
         match process::start_unattended() {
             Ok(worker) => {
                 self.worker = Some((worker, Instant::now()));
                 self.reported.clear();
+                shmem::update(|status| status.start_error.clear());
             }
             Err(reason) => {
                 let reason = reason.to_string();
+                shmem::update(|status| status.start_error = shmem::cut(&reason));
                 if reason != self.reported {
                     warning!("pg_backstop: {reason}");
                     self.reported = reason;

@@ -192,6 +192,8 @@ impl Cluster {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
         let mut postgres = self.server.postgres()?;
         postgres.arg("-D").arg(self.data()).arg("-p").arg(PORT.to_string());
+        // As some service files have it: no message may get longer by it.
+        postgres.env("RUST_BACKTRACE", "1").env_remove("RUST_LIB_BACKTRACE");
         if self.has_small_disk {
             postgres = full_disk::with_small_disk(&postgres, self.scratch.path())?;
         }

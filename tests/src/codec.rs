@@ -65,7 +65,7 @@ impl Codec {
     /// # Errors
     /// When the program fails.
     pub fn compress(self, bytes: &[u8]) -> Result<Vec<u8>> {
-        self.pass("-c", bytes)
+        self.pass(&["-c"], bytes)
     }
 
     /// Decompresses.
@@ -73,15 +73,23 @@ impl Codec {
     /// # Errors
     /// When the program fails.
     pub fn decompress(self, bytes: &[u8]) -> Result<Vec<u8>> {
-        self.pass("-dc", bytes)
+        self.pass(&["-dc"], bytes)
     }
 
-    fn pass(self, option: &str, bytes: &[u8]) -> Result<Vec<u8>> {
+    /// Compresses with further options.
+    ///
+    /// # Errors
+    /// When the program fails.
+    pub fn compress_with(self, options: &[&str], bytes: &[u8]) -> Result<Vec<u8>> {
+        self.pass(&[options, &["-c"]].concat(), bytes)
+    }
+
+    fn pass(self, options: &[&str], bytes: &[u8]) -> Result<Vec<u8>> {
         let mut input = tempfile::NamedTempFile::new_in(crate::scratch::root()?)?;
         input.write_all(bytes)?;
         fs::set_permissions(input.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         let mut command = process::program(self.program(), OnOurEnd::Kill)?;
-        let output = process::output(command.arg(option).stdin(File::open(input.path())?))?;
+        let output = process::output(command.args(options).stdin(File::open(input.path())?))?;
         ensure!(
             output.status.success(),
             "{}: {} {}; pgrx-config/setup.sh --peers installs what is missing",

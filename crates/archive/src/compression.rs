@@ -40,10 +40,11 @@ impl Compression {
     /// Enough of a file's beginning for [`of_content`](Self::of_content), bytes.
     pub const HEAD: usize = 6;
 
-    /// The window of the largest that is decompressed here, bytes: what keeps a decoder's memory below 32 MB.
+    /// The largest window that is decompressed here, bytes: what `xz -9` and `zstd --ultra -21` ask for.
     ///
-    /// The compressors' defaults stay below it, and a segment of the default size has no use for a larger one.
-    pub const MOST_WINDOW: u32 = 16 << 20;
+    /// A decoder keeps as much of the content as has been read, and no more than its window: 16 MB and what grows with it of a
+    /// segment of the default size, whatever its compressor was told.
+    pub const MOST_WINDOW: u32 = 64 << 20;
 
     /// What a file so compressed carries behind its own name, without the dot; empty for none.
     pub const fn suffix(self) -> &'static str {
@@ -105,12 +106,14 @@ impl fmt::Display for Compression {
 }
 
 /// What is stored is not what its compression makes of any file: damage, an end too soon, bytes too many, or a file that is not
-/// compressed at all. It travels inside an [`io::Error`], where `downcast` finds it; what the disk refuses travels as it is.
+/// compressed at all; or it is not decompressed here, and nothing is known of it. It travels inside an [`io::Error`], where `downcast` finds it; what the disk refuses travels as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{sentence}")]
 pub struct DecompressionError {
     /// The compression that was expected.
     pub compression: Compression,
+    /// Whether the stored file is damaged: another decoder would not read it either.
+    pub is_damage: bool,
     /// One English clause that says what was found.
     pub sentence: String,
 }
@@ -124,41 +127,44 @@ impl DecompressionError {
             io::ErrorKind::OutOfMemory => Self::window(compression),
             // The decoder in C has no other way to say it (ZSTD_error_frameParameter_windowTooLarge).
             _ if text.contains("too much memory") => Self::window(compression),
-            _ => Self {
-                compression,
-                sentence: format!("its {compression} data are damaged ({text})"),
-            },
+            _ => Self::damage(compression, format!("its {compression} data are damaged ({text})")),
+        }
+    }
+
+    fn damage(compression: Compression, sentence: String) -> Self {
+        Self {
+            compression,
+            is_damage: true,
+            sentence,
         }
     }
 
     /// The stored file ends before the compressed data do.
     pub(crate) fn cut(compression: Compression) -> Self {
-        Self {
+        Self::damage(
             compression,
-            sentence: format!("its {compression} data end in the middle: the stored file is cut"),
-        }
+            format!("its {compression} data end in the middle: the stored file is cut"),
+        )
     }
 
     /// The stored file has no bytes at all.
     pub(crate) fn empty(compression: Compression) -> Self {
-        Self {
+        Self::damage(
             compression,
-            sentence: format!("the stored file is empty, where {compression} data were expected"),
-        }
+            format!("the stored file is empty, where {compression} data were expected"),
+        )
     }
 
     /// Bytes follow where everything should have ended.
     pub(crate) fn trailing(compression: Compression) -> Self {
-        Self {
-            compression,
-            sentence: format!("other bytes follow its {compression} data"),
-        }
+        Self::damage(compression, format!("other bytes follow its {compression} data"))
     }
 
     /// Not damage either: what `lz4 -l` writes has no end mark and no checksum, so that nothing would tell a cut one.
     pub(crate) fn legacy_lz4() -> Self {
         Self {
             compression: Compression::Lz4,
+            is_damage: false,
             sentence: "it is in LZ4's legacy format, which cannot show whether it is whole and is not read here; \
                        set pg_backstop.archive_source = restore_command to read it all the same"
                 .to_owned(),
@@ -167,12 +173,19 @@ impl DecompressionError {
 
     /// Not damage: more memory than is given to a decoder.
     pub(crate) fn window(compression: Compression) -> Self {
+        let (most, option) = match compression {
+            Compression::Brotli => (16, "without its option --large_window"),
+            Compression::Zstd => (64, "with --long=26 or less, and below --ultra -22"),
+            Compression::Lzma | Compression::Xz => (64, "with -9 or less, and no larger dict= in --lzma1 or --lzma2"),
+            Compression::None | Compression::Gzip | Compression::Bzip2 | Compression::Lz4 => (64, "with less memory"),
+        };
         Self {
             compression,
+            is_damage: false,
             sentence: format!(
-                "its {compression} data need a window of more than {} MB to be decompressed, more memory than is used here; \
-                 set pg_backstop.archive_source = restore_command to read it all the same",
-                Compression::MOST_WINDOW >> 20
+                "its {compression} data need a window of more than {most} MB to be decompressed, more memory than is used here, so \
+                 that nothing is known of its content; compress {option}, or set pg_backstop.archive_source = restore_command to \
+                 read it all the same"
             ),
         }
     }

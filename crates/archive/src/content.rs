@@ -1,7 +1,7 @@
 //! What a stored file holds, decompressed as it is read.
 //!
 //! Nothing is read ahead of the caller beyond a buffer, so that whoever stops reading bounds what a decompression bomb can do,
-//! and no input makes a decoder allocate more than 32 MB. The decoders are other people's code: a caller that must not die of a
+//! and a decoder allocates what it has read of the content, up to a window of 64 MB, and little beside it. The decoders are other people's code: a caller that must not die of a
 //! panic in them catches it.
 
 use std::fs::File;
@@ -215,13 +215,29 @@ fn begin_lzma<R: Read>(mut input: Input<R>) -> io::Result<LzmaReader<Input<R>>> 
     input.read_exact(&mut content)?;
     let [properties] = properties;
     let dictionary = u32::from_le_bytes(dictionary);
+    let content = u64::from_le_bytes(content);
     if dictionary > Compression::MOST_WINDOW {
-        return Err(DecompressionError::window(Compression::Lzma).into());
+        return Err(if is_header_of_lzma(properties, dictionary, content) {
+            DecompressionError::window(Compression::Lzma).into()
+        } else {
+            io::Error::new(io::ErrorKind::InvalidData, "its header is none")
+        });
     }
-    let mut decoder = LzmaReader::new_with_props(input, u64::from_le_bytes(content), properties, dictionary, None)?;
+    let mut decoder = LzmaReader::new_with_props(input, content, properties, dictionary, None)?;
     // There is no checksum, so that this is all that tells of damage.
     decoder.set_relaxed_end_condition(false);
     Ok(decoder)
+}
+
+/// Whether a header is one that compressors write, as XZ Utils tell, since the format has no magic number: `lzma_alone_decoder.c`.
+fn is_header_of_lzma(properties: u8, dictionary: u32, content: u64) -> bool {
+    /// 9 values of lc, 5 of lp, 5 of pb.
+    const MOST_PROPERTIES: u8 = 9 * 5 * 5;
+    /// 256 GiB.
+    const MOST_CONTENT: u64 = 1 << 38;
+    let is_size =
+        dictionary == u32::MAX || dictionary.count_ones() == 1 || dictionary >> dictionary.trailing_zeros() == 3;
+    properties < MOST_PROPERTIES && is_size && (content == u64::MAX || content < MOST_CONTENT)
 }
 
 /// The first bytes of a file, without moving its position.

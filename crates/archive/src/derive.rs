@@ -15,6 +15,8 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use self::line::{Made, Target};
+use crate::printable::printable;
+use crate::secrets::{masked, program_of};
 use crate::shell::{SEGMENT_NAME, SEGMENT_PATH};
 use crate::source::{Source, tidy};
 
@@ -67,15 +69,19 @@ pub enum DeriveError {
     )]
     NoBasicDirectory,
     /// The command is not one that can be followed.
-    #[error("archive_command \"{command}\" cannot be followed: {why}; {remedy}")]
+    #[error("archive_command{} cannot be followed: {why}; {remedy}", named(.program.as_deref()))]
     NotFollowed {
-        /// The command as set.
-        command: String,
+        /// The program that it begins with: what follows may hold a password.
+        program: Option<String>,
         /// A clause that says what stands in the way.
         why: String,
         /// What to do.
         remedy: Remedy,
     },
+}
+
+fn named(program: Option<&str>) -> String {
+    program.map_or_else(String::new, |program| format!(" (\"{program}\" …)"))
 }
 
 /// How to say by hand what could not be found.
@@ -151,8 +157,8 @@ pub fn derive(settings: &ServerSettings<'_>, data_directory: &Path) -> Result<De
         _ => {}
     }
     from_command(settings.archive_command, data_directory).map_err(|refusal| DeriveError::NotFollowed {
-        command: settings.archive_command.to_owned(),
-        why: shown(&refusal.why),
+        program: program_of(settings.archive_command),
+        why: masked(&printable(&shown(&refusal.why))),
         remedy: refusal.remedy,
     })
 }

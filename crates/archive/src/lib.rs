@@ -15,6 +15,7 @@ pub mod expected;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod index;
+pub mod printable;
 pub mod restore_command;
 pub mod secrets;
 mod shell;
@@ -29,6 +30,7 @@ pub use compression::{Compression, DecompressionError};
 pub use containment::{Callback, contained, panic_message};
 pub use content::Content;
 pub use derive::{DeriveError, Derived, Remedy, ServerSettings, derive};
+pub use printable::{brief, is_hidden, printable, printable_lines};
 pub use source::{Setting, Source, SourceError};
 pub use status::Status;
 pub use store::{Listing, Store, Strangers};

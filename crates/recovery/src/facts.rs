@@ -217,6 +217,8 @@ pub struct WorkerFact {
     pub check_interval: Duration,
     /// What stopped its last tick.
     pub error: Option<String>,
+    /// Why none runs although one should.
+    pub not_started: Option<String>,
 }
 
 /// Everything that a verdict rests on.

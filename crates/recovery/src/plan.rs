@@ -9,6 +9,7 @@ mod branch;
 mod clock;
 pub mod command;
 pub mod destination;
+mod pg_ctl;
 pub mod refusal;
 mod restore;
 mod settings;
@@ -29,7 +30,7 @@ pub use destination::{Destination, DestinationError};
 pub use refusal::Refusal;
 pub use steps::{Step, steps};
 pub use stretch::{Bounds, Origin, Stretch};
-pub use tool::Tool;
+pub use tool::{Record, Tool};
 
 use refusal::Asked;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use archive::Status;
+use archive::secrets::masked;
+use archive::{Status, printable};
 
 use crate::backups::Unusable;
 use crate::facts::{BackupFact, BackupStatus, Facts};
@@ -125,28 +126,7 @@ fn evidence(facts: &Facts, reasons: &mut Reasons) {
                 .to_owned(),
         );
     }
-    match facts.worker.last_tick_at {
-        None => reasons.add(
-            Readiness::Unknown,
-            "The worker has not looked at the archive yet; add pg_backstop to shared_preload_libraries and restart the \
-             server, or call start_worker()."
-                .to_owned(),
-        ),
-        Some(at) => {
-            let age = facts.now.signed_duration_since(at).to_std().unwrap_or_default();
-            if age > stale_after(facts.worker.check_interval) {
-                reasons.add(
-                    Readiness::Unknown,
-                    format!(
-                        "The worker last looked at the archive {} ago, although it should every {}; see v_worker_status \
-                         and the server's log, and start it with start_worker().",
-                        span(age),
-                        span(facts.worker.check_interval)
-                    ),
-                );
-            }
-        }
-    }
+    worker(facts, reasons);
     if let Some(error) = &facts.worker.error {
         reasons.add(
             Readiness::AtRisk,
@@ -156,6 +136,36 @@ fn evidence(facts: &Facts, reasons: &mut Reasons) {
             ),
         );
     }
+}
+
+/// Does the worker look at the archive? What was tried already, and failed, is not advised.
+fn worker(facts: &Facts, reasons: &mut Reasons) {
+    let worker = &facts.worker;
+    let age = worker
+        .last_tick_at
+        .map(|at| facts.now.signed_duration_since(at).to_std().unwrap_or_default());
+    let not_started = worker.not_started.as_deref().map(clause);
+    let sentence = match (age, not_started) {
+        (Some(age), _) if age <= stale_after(worker.check_interval) => return,
+        (None, None) => {
+            "The worker has not looked at the archive yet; add pg_backstop to shared_preload_libraries and restart the \
+                         server, or call start_worker()."
+                .to_owned()
+        }
+        (None, Some(why)) => format!("The worker has not looked at the archive yet: it could not be started; {why}."),
+        (Some(age), None) => format!(
+            "The worker last looked at the archive {} ago, although it should every {}; see v_worker_status and the server's log, \
+             and start it with start_worker().",
+            span(age),
+            span(worker.check_interval)
+        ),
+        (Some(age), Some(why)) => format!(
+            "The worker last looked at the archive {} ago, although it should every {}: it could not be started; {why}.",
+            span(age),
+            span(worker.check_interval)
+        ),
+    };
+    reasons.add(Readiness::Unknown, sentence);
 }
 
 /// Does WAL get into the archive, and can we see it there?
@@ -405,6 +415,7 @@ fn objectives(facts: &Facts, survey: &Survey, oldest: &OldestCommit, rpo: Option
 }
 
 /// A message of somebody else, fit to stand before a full stop or a semicolon.
-fn clause(message: &str) -> &str {
-    message.trim().trim_end_matches(['.', ';'])
+/// What somebody else has said, as a part of a sentence: on one line, and without what looks like a password.
+fn clause(message: &str) -> String {
+    masked(&printable(message.trim().trim_end_matches(['.', ';'])))
 }

@@ -13,6 +13,8 @@ const FIELDS: [&str; 5] = ["minute", "hour", "day of month", "month", "day of we
 const NICKNAMES: [&str; 6] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@hourly"];
 /// Longer than any expression that a person writes.
 const LONGEST: usize = 256;
+/// What has more bytes need not be looked at: no expression has.
+pub const MOST_BYTES: usize = 1024;
 
 /// Why a cron expression is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +55,7 @@ fn parse(expression: &str) -> Result<Cron, CronError> {
             message,
         })
     };
-    if expression.chars().nth(LONGEST).is_some() {
+    if expression.len() > MOST_BYTES || expression.chars().nth(LONGEST).is_some() {
         return fail(
             LONGEST + 1,
             None,

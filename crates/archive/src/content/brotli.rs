@@ -4,11 +4,16 @@ use std::io::{self, BufRead, Read};
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 
+/// What the first byte of a stream is whose window is larger: a code that RFC 7932 leaves out (`DecodeWindowBits()`, decode.c).
+const LARGE_WINDOW: u8 = 0x11;
+
 /// Reads one Brotli stream with a window of at most 2^24 bytes. What follows it is left in the input.
 pub(super) struct BrotliReader<R> {
     input: R,
     state: BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
     total: usize,
+    /// The first byte.
+    first: Option<u8>,
 }
 
 impl<R> BrotliReader<R> {
@@ -21,6 +26,7 @@ impl<R> BrotliReader<R> {
                 StandardAlloc::default(),
             ),
             total: 0,
+            first: None,
         }
     }
 
@@ -34,6 +40,7 @@ impl<R: BufRead> Read for BrotliReader<R> {
         loop {
             let input = self.input.fill_buf()?;
             let at_end = input.is_empty();
+            self.first = self.first.or(input.first().copied());
             let (mut unread, mut taken) = (input.len(), 0);
             let (mut room, mut made) = (buffer.len(), 0);
             let result = BrotliDecompressStream(
@@ -53,6 +60,10 @@ impl<R: BufRead> Read for BrotliReader<R> {
             match result {
                 BrotliResult::ResultSuccess => return Ok(0),
                 BrotliResult::NeedsMoreInput if at_end => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // More memory than the format has without an extension.
+                BrotliResult::ResultFailure if self.first == Some(LARGE_WINDOW) && self.total == 0 => {
+                    return Err(io::ErrorKind::OutOfMemory.into());
+                }
                 BrotliResult::ResultFailure => return Err(io::Error::other("not a Brotli stream")),
                 BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
             }

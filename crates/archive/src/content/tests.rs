@@ -288,37 +288,45 @@ fn what_the_disk_refuses_is_not_taken_for_damage() {
     }
 }
 
-fn too_large_a_window(compression: Compression, stored: &[u8]) {
-    let sentence = complaint(compression, stored);
+#[track_caller]
+fn too_large_a_window(compression: Compression, stored: &[u8], option: &str) {
+    let error = decompress(compression, stored).unwrap_err();
+    let error = error.downcast::<DecompressionError>().unwrap();
+    let sentence = &error.sentence;
     assert!(
-        sentence.contains("window of more than 16 MB") && sentence.contains("archive_source = restore_command"),
+        sentence.contains("need a window of more than") && sentence.contains("archive_source = restore_command"),
         "{sentence}"
     );
+    assert!(sentence.contains(option), "{sentence}");
+    assert!(!error.is_damage, "{sentence}");
 }
 
 #[test]
 fn a_window_beyond_the_bound_is_refused_with_the_way_out() {
     let mut out = Vec::new();
     let mut encoder = zstd::Encoder::new(&mut out, 1).unwrap();
-    encoder.window_log(25).unwrap();
+    encoder.window_log(27).unwrap();
     encoder.write_all(&content(1000)).unwrap();
     encoder.finish().unwrap();
-    too_large_a_window(Compression::Zstd, &out);
+    too_large_a_window(Compression::Zstd, &out, "--long=26");
 
     let mut out = Vec::new();
     let mut options = lzma_rust2::XzOptions::with_preset(1);
-    options.lzma_options.dict_size = 32 << 20;
+    options.lzma_options.dict_size = 128 << 20;
     let mut encoder = lzma_rust2::XzWriter::new(&mut out, options).unwrap();
     encoder.write_all(&content(1000)).unwrap();
     encoder.finish().unwrap();
-    too_large_a_window(Compression::Xz, &out);
+    too_large_a_window(Compression::Xz, &out, "-9 or less");
 
     let mut stored = compress(Compression::Lzma, &content(1000));
-    stored[1..5].copy_from_slice(&(64_u32 << 20).to_le_bytes());
-    too_large_a_window(Compression::Lzma, &stored);
+    stored[1..5].copy_from_slice(&(128_u32 << 20).to_le_bytes());
+    too_large_a_window(Compression::Lzma, &stored, "-9 or less");
+    // What no compressor writes is no header, but damage.
+    stored[1..5].copy_from_slice(&((128_u32 << 20) + 1).to_le_bytes());
+    assert!(complaint(Compression::Lzma, &stored).contains("damaged"));
 
     // A large window is said in Brotli's first byte: 0x11, then the logarithm.
-    complaint(Compression::Brotli, &[0x11, 30, 0, 0]);
+    too_large_a_window(Compression::Brotli, &[0x11, 30, 0, 0], "--large_window");
 }
 
 #[test]
@@ -326,18 +334,22 @@ fn the_largest_window_within_the_bound_is_read() {
     let content = content(1_000_000);
     let mut out = Vec::new();
     let mut encoder = zstd::Encoder::new(&mut out, 1).unwrap();
-    encoder.window_log(24).unwrap();
+    encoder.window_log(26).unwrap();
     encoder.write_all(&content).unwrap();
     encoder.finish().unwrap();
     assert!(decompress(Compression::Zstd, &out).unwrap() == content);
 
     let mut out = Vec::new();
     let mut options = lzma_rust2::XzOptions::with_preset(1);
-    options.lzma_options.dict_size = 16 << 20;
+    options.lzma_options.dict_size = 64 << 20;
     let mut encoder = lzma_rust2::XzWriter::new(&mut out, options).unwrap();
     encoder.write_all(&content).unwrap();
     encoder.finish().unwrap();
     assert!(decompress(Compression::Xz, &out).unwrap() == content);
+
+    let mut stored = compress(Compression::Lzma, &content);
+    stored[1..5].copy_from_slice(&(64_u32 << 20).to_le_bytes());
+    assert!(decompress(Compression::Lzma, &stored).unwrap() == content);
 }
 
 #[test]

@@ -86,7 +86,8 @@ pub(super) fn step(program: &str, words: &[String], command: &Command, made: &mu
         .iter()
         .find(|long| !(LONG.contains(long) || long.starts_with("threads=") || long.starts_with("fast=")));
     if let Some(long) = unknown {
-        return Err(format!("what {program} does with its option --{long} is not known").into());
+        let name = long.split('=').next().unwrap_or_default();
+        return Err(format!("what {program} does with its option --{name} is not known").into());
     }
     let to_output = arguments.has('c', "stdout") || arguments.long.contains(&"to-stdout");
     let to = |path: &str| {

@@ -34,7 +34,8 @@ pub(super) fn unwrapped<'a>(
             "env" => {
                 rest = tail;
                 if let Some(option) = rest.first().filter(|word| word.starts_with('-')) {
-                    return Err(format!("it uses env with the option {option}").into());
+                    let name = option.split(['=', ' ']).next().unwrap_or_default();
+                    return Err(format!("it uses env with the option {name}").into());
                 }
             }
             "envdir" => {

@@ -257,7 +257,7 @@ fn compressing_copies_whose_effect_is_in_doubt_are_not_followed() {
     refuses("cp %p /mnt/archive/%f.gz", "another name");
     refuses("gzip %p", "where it lies");
     refuses("gzip -dc %p > /mnt/archive/%f", "option -d");
-    refuses("gzip -c --suffix=.z %p > /mnt/archive/%f.gz", "--suffix=.z");
+    refuses("gzip -c --suffix=.z %p > /mnt/archive/%f.gz", "option --suffix is");
     refuses("zstd -q --patch-from=/x %p -o /mnt/archive/%f.zst", "--patch-from");
     refuses("lz4 -l %p /mnt/archive/%f.lz4", "option -l");
     refuses("gzip -c /other/file > /mnt/archive/%f.gz", "not followed");

@@ -3,7 +3,7 @@
 use archive::{Compression, Source};
 
 use super::Refusal;
-use super::shell::word;
+use super::shell::posix_word;
 
 /// The server's own, else what the archive's layout and `archive_command` tell. `compressions` are those of the files that are
 /// there.
@@ -31,22 +31,22 @@ pub fn restore_command(
         Source::RestoreCommand(command) => command.clone(),
         Source::Directory(path) => copying(&path.display().to_string(), compressions)?,
         Source::PgBackRest(path) => {
-            let stanza = word(&last_part(path))?;
+            let stanza = posix_word(&last_part(path))?;
             let repository = path
                 .parent()
                 .and_then(std::path::Path::parent)
                 .map_or_else(|| "/".to_owned(), |path| path.display().to_string());
-            let repository = word(&repository)?;
+            let repository = posix_word(&repository)?;
             in_percent(&format!(
                 "pgbackrest --stanza={stanza} --repo1-path={repository} archive-get"
             )) + " %f \"%p\""
         }
         Source::Barman(path) => {
             let server = path.parent().map_or_else(String::new, last_part);
-            in_percent(&format!("barman get-wal {}", word(&server)?)) + " %f > \"%p\""
+            in_percent(&format!("barman get-wal {}", posix_word(&server)?)) + " %f > \"%p\""
         }
         Source::WalG(path) => {
-            let prefix = word(&path.display().to_string())?;
+            let prefix = posix_word(&path.display().to_string())?;
             in_percent(&format!("WALG_FILE_PREFIX={prefix} wal-g wal-fetch")) + " %f \"%p\""
         }
     }))
@@ -70,8 +70,9 @@ fn counterpart(archive_command: &str) -> Option<String> {
         ("barman-wal-archive", "barman-wal-restore"),
     ];
     let words: Vec<&str> = archive_command.split_whitespace().collect();
-    // More than one command, or a redirection, is not simply turned round.
-    if archive_command.contains(['|', '&', ';', '<', '>', '\n']) {
+    // More than one command, or a redirection, is not simply turned round; nor is what would have to be kept as it is between two
+    // words that may be one.
+    if archive_command.contains(['|', '&', ';', '<', '>', '\n', '\t']) || archive_command.trim().contains("  ") {
         return None;
     }
     let (there, back) = WAYS.iter().find(|(there, _)| {
@@ -96,7 +97,7 @@ fn counterpart(archive_command: &str) -> Option<String> {
 }
 
 fn copying(directory: &str, compressions: &[Compression]) -> Result<String, Refusal> {
-    let files = in_percent(&word(&format!("{}/", directory.trim_end_matches('/')))?);
+    let files = in_percent(&posix_word(&format!("{}/", directory.trim_end_matches('/')))?);
     let copy = format!("cp {files}%f \"%p\"");
     let mut branches = Vec::new();
     for compression in compressions {
@@ -208,6 +209,11 @@ mod tests {
         let walg = Source::WalG(PathBuf::from("/w"));
         assert_eq!(
             made(&walg, "wal-g wal-push %p && echo %p", &[]),
+            "WALG_FILE_PREFIX=/w wal-g wal-fetch %f \"%p\""
+        );
+        // Of two spaces within quotes one would be lost.
+        assert_eq!(
+            made(&walg, "wal-g --config '/etc/two  spaces' wal-push %p", &[]),
             "WALG_FILE_PREFIX=/w wal-g wal-fetch %f \"%p\""
         );
     }

@@ -2,6 +2,10 @@
 
 use std::path::{Component, Path};
 
+use archive::printable;
+
+use super::pg_ctl::{self, NOT_FOR_PG_CTL};
+
 /// The data directory to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
@@ -15,13 +19,19 @@ pub struct Destination {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationError {
     /// It depends on where the reader stands.
-    #[error("data_directory \"{path}\" is not an absolute path without \"..\"")]
+    #[error("data_directory \"{}\" is not an absolute path without \"..\"", printable(.path))]
     NotAbsolute {
         /// As given.
         path: String,
     },
+    /// The server could not be started there, or something else would be.
+    #[error("data_directory \"{}\" cannot be given to pg_ctl", printable(.path))]
+    NotForPgCtl {
+        /// Its path.
+        path: String,
+    },
     /// It lies in something that is used, or holds it.
-    #[error("data_directory \"{path}\" and {what} \"{other}\" lie in one another")]
+    #[error("data_directory \"{}\" and {what} \"{}\" lie in one another", printable(.path), printable(.other))]
     Entangled {
         /// As given.
         path: String,
@@ -31,7 +41,7 @@ pub enum DestinationError {
         other: String,
     },
     /// It would be moved away with a tablespace.
-    #[error("tablespace \"{tablespace}\" and {what} \"{other}\" lie in one another")]
+    #[error("tablespace \"{}\" and {what} \"{}\" lie in one another", printable(.tablespace), printable(.other))]
     InTablespace {
         /// Where the running server has the tablespace.
         tablespace: String,
@@ -49,6 +59,7 @@ impl DestinationError {
             Self::NotAbsolute { .. } | Self::Entangled { .. } => {
                 "A backup is restored into a directory of its own, or into that of the running server."
             }
+            Self::NotForPgCtl { .. } => NOT_FOR_PG_CTL,
             Self::InTablespace { .. } => {
                 "In the running server's place its data directory and tablespaces are moved away before the backup is restored."
             }
@@ -61,6 +72,7 @@ impl DestinationError {
             Self::NotAbsolute { .. } | Self::Entangled { .. } => {
                 "Pass the absolute path of a directory that is empty or does not exist, or leave data_directory out."
             }
+            Self::NotForPgCtl { .. } => "Pass a data_directory whose path has none of these and no control characters.",
             Self::InTablespace { .. } => {
                 "Pass a data_directory beside the running server, or move one of the two elsewhere."
             }
@@ -92,6 +104,9 @@ impl Destination {
                 tidy(asked)
             }
         };
+        if !pg_ctl::passes(&path) {
+            return Err(DestinationError::NotForPgCtl { path });
+        }
         let is_beside = path != own_path;
         let own = is_beside.then_some(("the running server's", own));
         for (what, other) in own.iter().chain(others) {
@@ -182,6 +197,39 @@ mod tests {
                 "{asked:?}: {refused:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_place_that_a_second_shell_would_read_otherwise_is_refused() {
+        let refused = |asked, own| {
+            let refused = Destination::choose(asked, own, &[], &[]).map_err(|error| error.to_string());
+            assert!(
+                matches!(&refused, Err(why) if why.contains("cannot be given to pg_ctl") && !why.contains('\n')),
+                "{asked:?}, {own}: {refused:?}"
+            );
+        };
+        for path in [
+            "/srv/$(touch x)",
+            "/srv/`id`",
+            "/srv/a\"b",
+            "/srv/a\\b",
+            "/srv/a\nb",
+            "/srv/$HOME",
+            "/srv/a\u{7f}",
+        ] {
+            refused(Some(path), OWN);
+            refused(None, path);
+        }
+        for path in [
+            "/srv/my data",
+            "/srv/it's",
+            "/srv/a;b&c|d<e>(f)*?[g]{h}#~!^%=",
+            "/srv/größe",
+        ] {
+            assert!(Destination::choose(Some(path), OWN, &[], &[]).is_ok(), "{path}");
+        }
+        // Where the running server's own place will not do, another may.
+        assert!(Destination::choose(Some("/srv/copy"), "/srv/$x", &[], &[]).is_ok());
     }
 
     #[test]

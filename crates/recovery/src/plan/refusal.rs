@@ -1,9 +1,11 @@
 //! Why a target cannot be reached, and what can be reached instead.
 
+use archive::printable;
 use chrono::{DateTime, Utc};
 use wal::{Lsn, Timeline, TimelineHistory};
 
 use super::Stretch;
+use super::pg_ctl::NOT_FOR_PG_CTL;
 use crate::sentence::moment;
 
 /// A target as it was asked for.
@@ -24,7 +26,7 @@ impl std::fmt::Display for Asked {
         match self {
             Self::Time(time) => write!(f, "target_time {}", moment(*time)),
             Self::Lsn(lsn) => write!(f, "target_lsn {lsn}"),
-            Self::Name(name) => write!(f, "restore point \"{name}\""),
+            Self::Name(name) => write!(f, "restore point \"{}\"", printable(name)),
             Self::Xid(xid) => write!(f, "the commit of transaction {xid}"),
         }
     }
@@ -116,7 +118,7 @@ pub enum Refusal {
         way_out: (Lsn, bool),
     },
     /// No restore point has this name.
-    #[error("restore point \"{name}\" is not in the verified WAL")]
+    #[error("restore point \"{}\" is not in the verified WAL", printable(.name))]
     UnknownName {
         /// As asked for.
         name: String,
@@ -173,8 +175,29 @@ pub enum Refusal {
         /// The backup.
         backup: i64,
     },
+    /// A place of the server that pg_ctl cannot pass on as it is.
+    #[error("{what} \"{}\" cannot be given to pg_ctl", printable(.path))]
+    NotForPgCtl {
+        /// What it is.
+        what: &'static str,
+        /// The place.
+        path: String,
+    },
+    /// The name of a restore point that a tool would put into the server's settings as it is.
+    #[error("the name of restore point \"{}\" cannot be given to {tool}", printable(.name))]
+    NameNotForTool {
+        /// The name.
+        name: String,
+        /// The tool.
+        tool: &'static str,
+        /// The LSN of the same place, and whether it is to be taken inclusively.
+        way_out: (Lsn, bool),
+    },
+    /// A command that postgresql.auto.conf cannot keep.
+    #[error("restore_command holds a line break")]
+    LineBreakInCommand,
     /// Paths or names that no shell command can hold.
-    #[error("a path, name or command holds a null byte")]
+    #[error("a path, name or command holds bytes that are no characters, or a null byte")]
     NotQuotable,
 }
 
@@ -268,7 +291,7 @@ impl Refusal {
             }
             Self::UnknownName { newest, .. } if newest.is_empty() => "No restore point is known.".to_owned(),
             Self::UnknownName { newest, .. } => {
-                let quoted: Vec<String> = newest.iter().map(|name| format!("\"{name}\"")).collect();
+                let quoted: Vec<String> = newest.iter().map(|name| format!("\"{}\"", printable(name))).collect();
                 format!("The restore points made last are {}.", quoted.join(", "))
             }
             Self::UnknownXid { unread, last, .. } => {
@@ -284,15 +307,25 @@ impl Refusal {
                 "Chains of incremental backups are put together by pg_combinebackup, which is there since PostgreSQL 17.".to_owned()
             }
             Self::TablespaceNotCopied { leads_to, .. } => format!(
-                "Its link leads to \"{leads_to}\", which the running server uses. A recovery that followed it would write there."
+                "Its link leads to \"{}\", which the running server uses. A recovery that followed it would write there.",
+                printable(leads_to)
             ),
             Self::TablespaceNotInBackup { place, .. } => format!(
-                "It is at \"{place}\" and was made after the backup. A copy beside the running server that replays that would write \
-                 into the same directory."
+                "It is at \"{}\" and was made after the backup. A copy beside the running server that replays that would write \
+                 into the same directory.",
+                printable(place)
             ),
             Self::ControlInSchema { .. } => "The command that records the recovery cannot hold it.".to_owned(),
             Self::TarChain { .. } => "Their links are not in the tar files of the data directory.".to_owned(),
-            Self::NotQuotable => "No shell can be given one.".to_owned(),
+            Self::NotForPgCtl { .. } => NOT_FOR_PG_CTL.to_owned(),
+            Self::NameNotForTool { tool, .. } => format!(
+                "{tool} writes it into the server's settings as it is, where quotes, backslashes and control characters have a \
+                 meaning."
+            ),
+            Self::LineBreakInCommand => {
+                "ALTER SYSTEM writes it into postgresql.auto.conf as it is, and the server cannot read the file then.".to_owned()
+            }
+            Self::NotQuotable => "A command with it would be about another file, or could not be run at all.".to_owned(),
         }
     }
 
@@ -351,6 +384,14 @@ impl Refusal {
                                                    restore in the running server's place."
                 .to_owned(),
             Self::TarChain { .. } => "Unpack the backups of the chain by hand, and record the unpacked ones.".to_owned(),
+            Self::NotForPgCtl { .. } => {
+                "Restore by hand, or move it to a place whose path is free of them and restart the server.".to_owned()
+            }
+            Self::NameNotForTool {
+                way_out: (lsn, inclusive),
+                ..
+            } => format!("Pass target_lsn => '{lsn}', target_inclusive => {inclusive} for the same place."),
+            Self::LineBreakInCommand => "Write it on one line, or put it into a script of its own.".to_owned(),
             Self::NotQuotable | Self::ControlInSchema { .. } => "Rename it.".to_owned(),
         }
     }
@@ -385,6 +426,8 @@ impl Refusal {
                 | Self::TablespaceNotInBackup { .. }
                 | Self::ControlInSchema { .. }
                 | Self::TarChain { .. }
+                | Self::NotForPgCtl { .. }
+                | Self::LineBreakInCommand
         )
     }
 }

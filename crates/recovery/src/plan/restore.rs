@@ -1,5 +1,7 @@
 //! The commands that make a data directory of a backup, so that the server in it writes into nothing but its own copy.
 
+use archive::printable;
+
 use super::shell::{below, each, word};
 use super::tablespaces::{place, rooms};
 use super::{Copied, Destination, Link, Refusal, Site, Tablespace};
@@ -12,16 +14,19 @@ pub(super) fn restore(chain: &[Link], to: &Destination, site: &Site) -> Result<(
             Copied::Nowhere => Ok((no_place(), None)),
             Copied::Unseen { path, why } => Ok((
                 format!(
-                    "Restore backup {} from {path}. It could not be looked at ({why}), so that it is taken for a plain copy \
-                     without links to other places; where it has some, this stops, since the restored server would write there.",
-                    only.backup
+                    "Restore backup {} from {}. It could not be looked at ({}), so that it is taken for a plain copy without \
+                     links to other places; where it has some, this stops, since the restored server would write there.",
+                    only.backup,
+                    printable(path),
+                    printable(why)
                 ),
                 Some(unseen(path, &to.path)?),
             )),
             Copied::Plain { path, tablespaces, wal } => Ok((
                 format!(
-                    "Restore backup {} from {path}{}. Nothing in the backup itself is changed.",
+                    "Restore backup {} from {}{}. Nothing in the backup itself is changed.",
                     only.backup,
+                    printable(path),
                     with_tablespaces(tablespaces)
                 ),
                 Some(plain(path, tablespaces, wal.as_deref(), to, site)?),
@@ -33,8 +38,9 @@ pub(super) fn restore(chain: &[Link], to: &Destination, site: &Site) -> Result<(
                 tablespaces,
             } => Ok((
                 format!(
-                    "Unpack backup {} from {path}{}.",
+                    "Unpack backup {} from {}{}.",
                     only.backup,
+                    printable(path),
                     with_tablespaces(tablespaces)
                 ),
                 Some(tar(path, base, wal.as_deref(), tablespaces, to, site)?),
@@ -217,18 +223,18 @@ fn combine(chain: &[Link], last: &Link, to: &Destination, site: &Site) -> Result
         for tablespace in tablespaces {
             let mapping = format!(
                 "{}={}",
-                in_mapping(&tablespace.from),
-                in_mapping(&place(tablespace, to, site))
+                in_mapping(&tablespace.from)?,
+                in_mapping(&place(tablespace, to, site))?
             );
             mappings.push(format!(" -T {}", word(&mapping)?));
         }
     }
     commands.push(format!(
-        "{} {} -o {}{}",
+        "{} -o {}{} -- {}",
         below(&site.bindir, "pg_combinebackup")?,
-        paths.join(" "),
         word(&to.path)?,
-        mappings.concat()
+        mappings.concat(),
+        paths.join(" ")
     ));
     if let Copied::Plain { wal, .. } = &last.copied {
         commands.extend(own_wal(wal.as_deref(), to)?);
@@ -242,9 +248,13 @@ fn combine(chain: &[Link], last: &Link, to: &Destination, site: &Site) -> Result
     ))
 }
 
-/// An equals sign within a path must not end it.
-fn in_mapping(path: &str) -> String {
-    path.replace('=', "\\=")
+/// An equals sign within a path must not end it, nor a backslash at its end take the one behind it for part of the path
+/// (`add_tablespace_mapping()`, pg_combinebackup.c).
+fn in_mapping(path: &str) -> Result<String, Refusal> {
+    if path.ends_with('\\') {
+        return Err(Refusal::NotQuotable);
+    }
+    Ok(path.replace('=', "\\="))
 }
 
 fn ids(chain: &[Link]) -> String {

@@ -27,10 +27,15 @@ pub(super) fn of_recovery(
         Stop::Name(name) => Some(("recovery_target_name", name.clone())),
         Stop::Xid(xid) => Some(("recovery_target_xid", xid.to_string())),
     };
+    let command = restore_command.unwrap_or("false");
+    // ALTER SYSTEM, which ends the recovery, would write it into the file as it is, and nobody could read the file any more.
+    if command.contains('\n') {
+        return Err(Refusal::LineBreakInCommand);
+    }
     let mut lines = Vec::new();
     // The server wants one beside recovery.signal (validateRecoveryParameters, xlogrecovery.c). This one finds nothing, and recovery
     // goes on with what pg_wal holds.
-    lines.push(setting("restore_command", restore_command.unwrap_or("false"))?);
+    lines.push(setting("restore_command", command)?);
     // It removes WAL from the archive that a later recovery may want.
     lines.push(setting("archive_cleanup_command", "")?);
     for target in TARGETS {
@@ -72,12 +77,13 @@ pub(super) fn of_a_copy(site: &Site, sockets: &str, port: u16) -> Result<Vec<Str
     Ok(lines)
 }
 
-/// The settings that of_recovery() makes and that mean nothing once it is over.
+/// The settings that of_recovery() makes and that mean nothing once it is over. The one that may hold a line break comes first: ALTER
+/// SYSTEM writes all others of the file anew, and a line break as it is (`write_auto_conf_file()`, guc.c).
 pub(super) const SPENT: [&str; 8] = [
+    "recovery_target_name",
     "recovery_target",
     "recovery_target_time",
     "recovery_target_lsn",
-    "recovery_target_name",
     "recovery_target_xid",
     "recovery_target_inclusive",
     "recovery_target_action",

@@ -1,8 +1,11 @@
 //! The steps of a recovery, with commands for a shell, for the server's own major version.
 
+use archive::printable;
+
+use super::pg_ctl::refuse_unsafe;
 use super::restore::restore;
 use super::settings::{SPENT, of_a_copy, of_recovery};
-use super::shell::{append, below, each, literal, word};
+use super::shell::{append, below, database, each, literal, posix_word, word};
 use super::stamps::{self, note};
 use super::tablespaces::{refuse_newer, stop_unless_apart};
 use super::{Account, Action, Choice, Refusal, Site, Stop, Tool};
@@ -22,6 +25,7 @@ pub struct Step {
 /// # Errors
 /// Where the backup cannot be restored on this server.
 pub fn steps(account: &Account, site: &Site) -> Result<Vec<Step>, Refusal> {
+    refuse_unsafe(site)?;
     refuse_newer(account, site)?;
     let writer = Writer { account, site };
     let mut steps = vec![writer.summary(), writer.note_the_time()];
@@ -55,7 +59,7 @@ fn aim(choice: &Choice) -> String {
         Stop::End => "to the end of the archived WAL".to_owned(),
         Stop::Time(time) => format!("{side} {}", moment(*time)),
         Stop::Lsn(lsn) => format!("{side} the record at LSN {lsn}"),
-        Stop::Name(name) => format!("up to the restore point \"{name}\""),
+        Stop::Name(name) => format!("up to the restore point \"{}\"", printable(name)),
         Stop::Xid(xid) => format!("{side} the commit of transaction {xid}"),
     }
 }
@@ -263,7 +267,7 @@ impl Writer<'_> {
         const LONGEST: usize = 107 - 20;
         let site = self.site;
         if !self.account.to.is_beside {
-            return (site.socket.clone().unwrap_or_else(|| "localhost".to_owned()), site.port);
+            return (self.own_socket(), site.port);
         }
         // libpq takes a comma for the end of a host.
         if self.account.to.path.len() <= LONGEST && !self.account.to.path.contains(',') {
@@ -272,13 +276,19 @@ impl Writer<'_> {
         ("/tmp".to_owned(), site.port.checked_add(1).unwrap_or(5433))
     }
 
+    /// Where the running server answers. libpq takes a comma for the end of a host.
+    fn own_socket(&self) -> String {
+        let socket = self.site.socket.clone().filter(|socket| !socket.contains(','));
+        socket.unwrap_or_else(|| "localhost".to_owned())
+    }
+
     fn start(&self) -> Result<Step, Refusal> {
         let directory = self.directory()?;
         let options = match &self.site.config_file {
             None => String::new(),
             Some(file) => {
-                // Read by the shell, and by the one that pg_ctl starts.
-                let inner = format!("-c config_file={} -c data_directory={directory}", word(file)?);
+                // Read by bash, and by the shell that pg_ctl starts.
+                let inner = format!("-c config_file={} -c data_directory={directory}", posix_word(file)?);
                 format!(" -o {}", word(&inner)?)
             }
         };
@@ -304,7 +314,7 @@ impl Writer<'_> {
             self.program("psql")?,
             word(host)?,
             word(&self.site.superuser)?,
-            word(&self.site.database)?
+            database(&self.site.database)?
         ))
     }
 
@@ -402,8 +412,7 @@ impl Writer<'_> {
              recovered_to_lsn => nullif(:'lsn', '')::pg_catalog.pg_lsn, {}) AS c;",
             stamps::arguments()
         );
-        let socket = self.site.socket.clone().unwrap_or_else(|| "localhost".to_owned());
-        let keeper = self.psql_at(&socket, self.site.port, " -v ON_ERROR_STOP=1")?;
+        let keeper = self.psql_at(&self.own_socket(), self.site.port, " -v ON_ERROR_STOP=1")?;
         let action = if account.to.is_beside {
             "Record the rehearsal in the running server, so that later predictions rest on it. Leave this out where that server is gone."
         } else {

@@ -2,6 +2,7 @@
 
 mod apart;
 mod branch;
+mod hostile;
 mod steps;
 
 use chrono::{DateTime, TimeDelta, Utc};

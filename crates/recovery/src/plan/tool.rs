@@ -1,5 +1,8 @@
 //! Backups that a tool keeps in a form of its own: its own command restores them.
 
+use std::path::Path;
+
+use archive::is_hidden;
 use chrono::{DateTime, Utc};
 
 use super::shell::word;
@@ -34,63 +37,86 @@ pub enum Tool {
     },
 }
 
+/// What is on record of a backup, as far as it tells who keeps it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its method: who took it, as whoever may write the ledger has it.
+    pub method: &'a str,
+    /// Its label. Whoever may take a base backup can give one, so that it is a hint at most.
+    pub label: Option<&'a str>,
+    /// The segment that it begins in.
+    pub start_wal_file: Option<&'a str>,
+    /// Whether it is on record where it is.
+    pub has_path: bool,
+}
+
+impl Record<'_> {
+    /// Whether it is on record where it is, or who keeps it: more than a label and the archive let suppose.
+    pub fn says_where(&self) -> bool {
+        self.has_path || matches!(self.method, "pgbackrest" | "barman" | "wal-g")
+    }
+}
+
 impl Tool {
-    /// The tool that keeps a backup, by what is on record of it. `stanza`, `server` and `prefix` are those of the archive.
-    pub fn of(
-        method: &str,
-        label: Option<&str>,
-        start_wal_file: Option<&str>,
-        archive: Option<&archive::Source>,
-        has_path: bool,
-    ) -> Option<Self> {
-        let label = label.unwrap_or_default();
-        // As Barman labels its backups: "Barman backup <server> <id>".
-        let mut by_barman = label.strip_prefix("Barman backup ").map(|rest| rest.split(' '));
-        let named = by_barman
-            .as_mut()
-            .and_then(|parts| Some((parts.next()?.to_owned(), parts.next()?.to_owned())));
-        let by_pgbackrest = label.starts_with("pgBackRest backup started at ");
-        let at = |path: &std::path::Path| {
-            let name = path.file_name()?.to_str()?;
-            Some(name.to_owned())
-        };
-        let is_foreign_place = !has_path && method == "external";
-        match archive {
-            _ if method == "pgbackrest" || by_pgbackrest => Some(Self::PgBackRest {
-                stanza: match archive {
-                    Some(archive::Source::PgBackRest(path)) => at(path),
-                    _ => None,
-                },
-                set: Some(label)
-                    .filter(|label| is_set_of_pgbackrest(label))
-                    .map(str::to_owned),
-                start_wal_file: start_wal_file.map(str::to_owned),
-            }),
-            _ if method == "barman" || named.is_some() => {
-                let (server, backup) = named.unzip();
-                Some(Self::Barman {
-                    server: server.or_else(|| match archive {
-                        Some(archive::Source::Barman(path)) => path.parent().and_then(at),
-                        _ => None,
-                    }),
-                    backup,
-                })
+    /// The tool that keeps a backup: the one on record; else, where it is not on record where the backup is, the one whose own
+    /// repository the archive is, if the label does not speak against it.
+    pub fn of(record: &Record<'_>, archive: Option<&archive::Source>) -> Option<Self> {
+        let label = record.label.unwrap_or_default();
+        let start_wal_file = record.start_wal_file.filter(|name| is_segment(name));
+        let is_supposed = !record.has_path && record.method == "external";
+        match (record.method, archive) {
+            ("pgbackrest", _) => Some(Self::pgbackrest(label, start_wal_file, archive)),
+            ("barman", _) => Some(Self::barman(label, archive)),
+            ("wal-g", _) => Some(Self::wal_g(start_wal_file, archive)),
+            (_, Some(archive::Source::PgBackRest(_)))
+                if is_supposed && label.starts_with("pgBackRest backup started at ") =>
+            {
+                Some(Self::pgbackrest(label, start_wal_file, archive))
             }
-            Some(archive::Source::WalG(_)) if is_foreign_place => Self::wal_g(archive, start_wal_file),
-            _ if method == "wal-g" => Self::wal_g(archive, start_wal_file),
+            (_, Some(archive::Source::Barman(path))) if is_supposed => {
+                let (server, _) = named_by_barman(label)?;
+                let is_its_own = path.parent().and_then(last_part).as_deref() == Some(server);
+                is_its_own.then(|| Self::barman(label, archive))
+            }
+            (_, Some(archive::Source::WalG(_))) if is_supposed => Some(Self::wal_g(start_wal_file, archive)),
             _ => None,
         }
     }
 
-    fn wal_g(archive: Option<&archive::Source>, start_wal_file: Option<&str>) -> Option<Self> {
-        Some(Self::WalG {
+    fn pgbackrest(label: &str, start_wal_file: Option<&str>, archive: Option<&archive::Source>) -> Self {
+        Self::PgBackRest {
+            stanza: match archive {
+                Some(archive::Source::PgBackRest(path)) => last_part(path),
+                _ => None,
+            },
+            set: Some(label)
+                .filter(|label| is_set_of_pgbackrest(label))
+                .map(str::to_owned),
+            start_wal_file: start_wal_file.map(str::to_owned),
+        }
+    }
+
+    fn barman(label: &str, archive: Option<&archive::Source>) -> Self {
+        let (server, backup) = named_by_barman(label).unzip();
+        let own = match archive {
+            Some(archive::Source::Barman(path)) => path.parent().and_then(last_part),
+            _ => None,
+        };
+        Self::Barman {
+            server: own.or_else(|| server.map(str::to_owned)),
+            backup: backup.map(str::to_owned),
+        }
+    }
+
+    fn wal_g(start_wal_file: Option<&str>, archive: Option<&archive::Source>) -> Self {
+        Self::WalG {
             prefix: match archive {
                 Some(archive::Source::WalG(path)) => Some(path.display().to_string()),
                 _ => None,
             },
             // Full backups are called after the segment that they begin in.
             backup: start_wal_file.map_or_else(|| "LATEST".to_owned(), |segment| format!("base_{segment}")),
-        })
+        }
     }
 
     /// Whether its restore sets restore_command, the target and recovery.signal itself.
@@ -136,6 +162,7 @@ impl Tool {
                         word(&format!("{}.tablespaces", to.path))?
                     ));
                 }
+                refuse_name(choice, "pgBackRest")?;
                 let (kind, target) = match &choice.stop {
                     Stop::End => ("default", None),
                     Stop::Time(time) => ("time", Some(at(*time))),
@@ -183,6 +210,7 @@ impl Tool {
                         None,
                     ));
                 };
+                refuse_name(choice, "Barman")?;
                 let mut parts = vec!["barman recover".to_owned()];
                 let target = match &choice.stop {
                     Stop::End => None,
@@ -226,19 +254,64 @@ fn at(time: DateTime<Utc>) -> String {
     moment(time)
 }
 
+/// Refuses the name of a restore point that these tools would write into the server's settings as it is.
+fn refuse_name(choice: &Choice, tool: &'static str) -> Result<(), Refusal> {
+    let Stop::Name(name) = &choice.stop else {
+        return Ok(());
+    };
+    if !name.contains(['\'', '\\', char::REPLACEMENT_CHARACTER]) && !name.contains(is_hidden) {
+        return Ok(());
+    }
+    let to = choice.bounds.to_lsn;
+    let way_out = match choice.stop_lsn {
+        Some(behind) if behind <= to => (behind, false),
+        _ => (to, true),
+    };
+    Err(Refusal::NameNotForTool {
+        name: name.clone(),
+        tool,
+        way_out,
+    })
+}
+
+/// The server and the id in a label as Barman gives it: `Barman backup <server> <id>`.
+fn named_by_barman(label: &str) -> Option<(&str, &str)> {
+    let (server, id) = label.strip_prefix("Barman backup ")?.split_once(' ')?;
+    let is_name = server.len() <= 63
+        && server.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_')
+        && server
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    (is_name && has_shape(id, "00000000T000000")).then_some((server, id))
+}
+
+/// The name of a segment, as far as that needs no knowledge of its size.
+fn is_segment(name: &str) -> bool {
+    name.len() == 24 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+}
+
+/// Whether a text is the same as the shape, where a 0 of that stands for any digit.
+fn has_shape(text: &str, shape: &str) -> bool {
+    let is_meant = |(byte, meant)| {
+        if meant == b'0' {
+            u8::is_ascii_digit(&byte)
+        } else {
+            byte == meant
+        }
+    };
+    text.len() == shape.len() && text.bytes().zip(shape.bytes()).all(is_meant)
+}
+
+fn last_part(path: &Path) -> Option<String> {
+    Some(path.file_name()?.to_str()?.to_owned())
+}
+
 /// `20261121-153817F`, `20261121-153817F_20261122-010000D`.
 fn is_set_of_pgbackrest(label: &str) -> bool {
     label.split('_').count() <= 2
         && label.split('_').all(|part| {
             let (digits, kind) = part.split_at_checked(15).unwrap_or_default();
-            matches!(kind, "F" | "D" | "I")
-                && digits.bytes().enumerate().all(|(place, byte)| {
-                    if place == 8 {
-                        byte == b'-'
-                    } else {
-                        byte.is_ascii_digit()
-                    }
-                })
+            matches!(kind, "F" | "D" | "I") && has_shape(digits, "00000000-000000")
         })
 }
 
@@ -250,73 +323,113 @@ mod tests {
 
     use super::*;
 
+    const SEGMENT: &str = "000000010000000000000004";
+
+    fn external<'a>(label: &'a str, has_path: bool) -> Record<'a> {
+        Record {
+            method: "external",
+            label: Some(label),
+            start_wal_file: Some(SEGMENT),
+            has_path,
+        }
+    }
+
+    fn by<'a>(method: &'a str, label: &'a str) -> Record<'a> {
+        Record {
+            method,
+            ..external(label, false)
+        }
+    }
+
     #[test]
-    fn a_backup_is_its_tools_by_method_label_or_archive() {
+    fn a_backup_is_kept_by_the_tool_on_record_and_what_its_label_names_is_used() {
         let stanza = Source::PgBackRest(PathBuf::from("/repo/archive/main"));
-        assert_eq!(
-            Tool::of(
-                "external",
-                Some("pgBackRest backup started at 2026-11-21"),
-                None,
-                Some(&stanza),
-                false
-            ),
-            Some(Tool::PgBackRest {
-                stanza: Some("main".to_owned()),
-                set: None,
-                start_wal_file: None
-            })
-        );
-        assert_eq!(
-            Tool::of(
-                "pgbackrest",
-                Some("20261121-153817F_20261122-010000D"),
-                None,
-                Some(&stanza),
-                false
-            ),
-            Some(Tool::PgBackRest {
-                stanza: Some("main".to_owned()),
-                set: Some("20261121-153817F_20261122-010000D".to_owned()),
-                start_wal_file: None
-            })
-        );
-        assert_eq!(
-            Tool::of(
-                "external",
-                Some("Barman backup main 20261121T153817"),
-                None,
-                None,
-                false
-            ),
-            Some(Tool::Barman {
-                server: Some("main".to_owned()),
-                backup: Some("20261121T153817".to_owned())
-            })
-        );
-        let walg = Source::WalG(PathBuf::from("/w"));
-        let of = |has_path| {
-            Tool::of(
-                "external",
-                None,
-                Some("000000010000000000000004"),
-                Some(&walg),
-                has_path,
-            )
+        let set = "20261121-153817F_20261122-010000D";
+        let kept = Tool::PgBackRest {
+            stanza: Some("main".to_owned()),
+            set: Some(set.to_owned()),
+            start_wal_file: Some(SEGMENT.to_owned()),
         };
+        assert_eq!(Tool::of(&by("pgbackrest", set), Some(&stanza)), Some(kept));
+        let kept = |server: &str| {
+            Some(Tool::Barman {
+                server: Some(server.to_owned()),
+                backup: Some("20261121T153817".to_owned()),
+            })
+        };
+        let label = "Barman backup main 20261121T153817";
+        assert_eq!(Tool::of(&by("barman", label), None), kept("main"));
+        // The archive is the server's own, whatever a label says.
+        let other = Source::Barman(PathBuf::from("/barman/other/wals"));
+        assert_eq!(Tool::of(&by("barman", label), Some(&other)), kept("other"));
+    }
+
+    #[test]
+    fn a_label_is_believed_where_the_archive_is_that_tools_own_and_nothing_else_is_known() {
+        let stanza = Source::PgBackRest(PathBuf::from("/repo/archive/main"));
+        let barman = Source::Barman(PathBuf::from("/barman/main/wals"));
+        let plain = Source::Directory(PathBuf::from("/a"));
+        let by_pgbackrest = "pgBackRest backup started at 2026-11-21";
+        let by_barman = "Barman backup main 20261121T153817";
+        let of = |label, has_path, archive| Tool::of(&external(label, has_path), archive);
+        let named = of(by_pgbackrest, false, Some(&stanza));
+        assert!(matches!(named, Some(Tool::PgBackRest { set: None, .. })), "{named:?}");
+        assert!(of(by_barman, false, Some(&barman)).is_some());
+        for archive in [Some(&plain), None] {
+            assert_eq!(of(by_pgbackrest, false, archive), None);
+            assert_eq!(of(by_barman, false, archive), None);
+        }
+        assert_eq!(of(by_barman, false, Some(&stanza)), None);
+        assert_eq!(of(by_pgbackrest, false, Some(&barman)), None);
+        assert_eq!(of("Barman backup other 20261121T153817", false, Some(&barman)), None);
+        // A backup that is on record where it is, is restored from there.
+        assert_eq!(of(by_pgbackrest, true, Some(&stanza)), None);
+        assert_eq!(of(by_barman, true, Some(&barman)), None);
+        assert!(!external(by_barman, false).says_where() && external("", true).says_where());
+    }
+
+    #[test]
+    fn what_does_not_look_like_a_name_or_an_id_is_not_taken_from_a_label() {
+        for label in [
+            "Barman backup $(id) 20261121T153817",
+            "Barman backup --remote-ssh-command=x 20261121T153817",
+            "Barman backup main latest",
+            "Barman backup main 20261121T153817 ; rm -rf /",
+            "Barman backup main",
+            "Barman backup  20261121T153817",
+            "Barman backup main --help0000000000",
+        ] {
+            assert_eq!(
+                Tool::of(&by("barman", label), None),
+                Some(Tool::Barman {
+                    server: None,
+                    backup: None
+                }),
+                "{label}"
+            );
+        }
+        let odd = Record {
+            start_wal_file: Some("LATEST; rm -rf /"),
+            ..by("wal-g", "")
+        };
+        let latest = Tool::of(&odd, None);
+        assert!(
+            matches!(&latest, Some(Tool::WalG { backup, .. }) if backup == "LATEST"),
+            "{latest:?}"
+        );
+    }
+
+    #[test]
+    fn a_backup_without_a_place_is_wal_gs_where_the_archive_is() {
+        let walg = Source::WalG(PathBuf::from("/w"));
         assert_eq!(
-            of(false),
+            Tool::of(&external("", false), Some(&walg)),
             Some(Tool::WalG {
                 prefix: Some("/w".to_owned()),
-                backup: "base_000000010000000000000004".to_owned()
+                backup: format!("base_{SEGMENT}"),
             })
         );
-        assert_eq!(of(true), None);
-        let plain = Source::Directory(PathBuf::from("/a"));
-        assert_eq!(
-            Tool::of("external", Some("pg_basebackup base backup"), None, Some(&plain), false),
-            None
-        );
+        assert_eq!(Tool::of(&external("", true), Some(&walg)), None);
     }
 
     #[test]

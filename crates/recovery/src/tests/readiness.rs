@@ -159,6 +159,32 @@ fn a_silent_worker_makes_the_verdict_unknown_and_not_green() {
 }
 
 #[test]
+fn what_was_tried_in_vain_is_not_advised() {
+    let why = "no background worker slot is free: raise max_worker_processes and restart the server";
+    for last_tick_at in [None, Some(ago(31))] {
+        let mut facts = sound();
+        facts.worker.last_tick_at = last_tick_at;
+        facts.worker.not_started = Some(why.to_owned());
+        let verdict = facts.verdict();
+        verdict.says(Unknown, &["could not be started", why]);
+        assert!(
+            verdict
+                .reasons
+                .iter()
+                .all(|reason| !reason.sentence.contains("start_worker")),
+            "{verdict:?}"
+        );
+    }
+}
+
+#[test]
+fn what_others_have_said_is_without_secrets_and_on_one_line() {
+    let mut facts = sound();
+    facts.worker.error = Some("it said:\nPGPASSWORD=hunter2\u{1b}[2J".to_owned());
+    facts.verdict().says(AtRisk, &[r"it said:\nPGPASSWORD=***"]);
+}
+
+#[test]
 fn what_keeps_wal_from_the_archive_is_said() {
     let mut facts = sound();
     facts.archiver.unreadable = Some("could not read \"/mnt/archive\": Permission denied".to_owned());

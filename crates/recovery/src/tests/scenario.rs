@@ -79,6 +79,7 @@ pub fn cluster(backups: Vec<BackupFact>) -> Facts {
             last_tick_at: Some(ago(3)),
             check_interval: Duration::from_secs(10),
             error: None,
+            not_started: None,
         },
         target_rpo: Some(Duration::from_secs(300)),
         target_rto: Some(Duration::from_secs(3600)),
