@@ -18,7 +18,6 @@ fn adopt(reason: Option<&Text>) -> Result<i64> {
     call::require_primary("adopt_cluster")?;
     let server = Server::observe()?;
     let _scope = Scope::enter()?;
-    ledger::lock_chain()?;
     let Some((life, image)) = lives::adopt(server.system_identifier(), reason)? else {
         return Err(Error::WrongState {
             message: "this server is no clone".to_owned(),
@@ -29,6 +28,6 @@ fn adopt(reason: Option<&Text>) -> Result<i64> {
             hint: "See cluster_role in v_worker_status, and server_lives for the lives that are known.".to_owned(),
         });
     };
-    ledger::append_acknowledgement("server_lives", image)?;
+    ledger::acknowledge("server_lives", image)?;
     Ok(life)
 }

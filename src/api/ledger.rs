@@ -1,17 +1,13 @@
 //! The ledger: every change of a policy, a backup or a recovery, and every acknowledgement, becomes an event in a chain of
 //! hashes, and who doubts it can have the chain recomputed.
 
-use std::ffi::CStr;
-
-use pgrx::heap_tuple::PgHeapTuple;
+use pgrx::AnyElement;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{AnyElement, PgTupleDesc, pg_sys};
 
-use super::trigger::{TriggerRow, column, or_report};
+use crate::catalog::Image;
 use crate::catalog::ledger_check::{self, Difference};
-use crate::catalog::{Image, ledger};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The image of a row as the ledger keeps it: a JSON object without NULLs, times in UTC, the same in every session.
 #[pg_extern(sql = "
@@ -21,111 +17,6 @@ STRICT STABLE PARALLEL SAFE LANGUAGE c AS '@MODULE_PATHNAME@', '@FUNCTION_NAME@'
 fn ledger_image(ledgered: AnyElement) -> Image {
     // SAFETY: the SQL declaration admits rows only.
     unsafe { Image::of_composite(ledgered.datum()) }
-}
-
-/// `BEFORE INSERT OR UPDATE OR DELETE … FOR EACH STATEMENT`: takes the chain's lock before any row is locked.
-#[pg_trigger]
-fn ledger_lock<'a>(_trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>, ErrorReport> {
-    or_report(ledger::lock_chain())?;
-    Ok(None)
-}
-
-/// `BEFORE INSERT OR UPDATE OR DELETE … FOR EACH ROW`: appends the event and notes its id in the row.
-#[pg_trigger]
-fn ledger_append<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>, ErrorReport> {
-    or_report(append(trigger.trigger_data()))
-}
-
-// What PostgreSQL 18 takes as const pointers, 15 takes as mutable ones.
-#[allow(clippy::unnecessary_mut_passed)]
-fn append(data: &pg_sys::TriggerData) -> Result<TriggerRow<'_>> {
-    const NOT_THE_TRIGGER: Error = Error::NotTheTrigger {
-        function: "ledger_append",
-    };
-    let event = data.tg_event;
-    // SAFETY: reads flags.
-    let (inserts, deletes) = (
-        pgrx::trigger_fired_by_insert(event),
-        pgrx::trigger_fired_by_delete(event),
-    );
-    let operation = match (inserts, deletes) {
-        (true, _) => "INSERT",
-        (_, true) => "DELETE",
-        _ => "UPDATE",
-    };
-    let tuple = if operation == "UPDATE" {
-        data.tg_newtuple
-    } else {
-        data.tg_trigtuple
-    };
-    if tuple.is_null() || !pgrx::trigger_fired_before(event) {
-        return Err(NOT_THE_TRIGGER);
-    }
-    // SAFETY: a row trigger's relation is open, and its tuples are of that relation's shape.
-    unsafe {
-        let relation = &*data.tg_relation;
-        let shape = relation.rd_att;
-        let table = CStr::from_ptr((*relation.rd_rel).relname.data.as_ptr()).to_string_lossy();
-        let Some((_, Some(id))) = column::<i64>(tuple, shape, c"id") else {
-            return Err(NOT_THE_TRIGGER);
-        };
-        let Some((position, told)) = column::<i64>(tuple, shape, c"last_event_id") else {
-            return Err(NOT_THE_TRIGGER);
-        };
-        let image = || Image::of(tuple, shape);
-
-        // A row that comes back from a dump brings its event along, or comes before it: nothing new has happened. Whether the
-        // two fit together is for verify_ledger() to say.
-        if let (true, Some(event)) = (inserts, told)
-            && ledger::describes(event, &table, id, image())? != Some(false)
-        {
-            return Ok(Some(PgHeapTuple::from_heap_tuple(
-                PgTupleDesc::from_pg_unchecked(shape),
-                tuple,
-            )));
-        }
-        ledger::lock_chain()?;
-        let appended = ledger::append(&table, id, operation, image())?;
-        let row = if deletes {
-            tuple
-        } else {
-            let (mut position, mut is_null) = (position, false);
-            let mut value = pg_sys::Datum::from(appended);
-            pg_sys::heap_modify_tuple_by_cols(tuple, shape, 1, &mut position, &mut value, &mut is_null)
-        };
-        Ok(Some(PgHeapTuple::from_heap_tuple(
-            PgTupleDesc::from_pg_unchecked(shape),
-            row,
-        )))
-    }
-}
-
-/// `BEFORE UPDATE OR DELETE OR TRUNCATE` on the events, `BEFORE TRUNCATE` on what they tell of: refuses.
-#[pg_trigger]
-fn ledger_refuse<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>, ErrorReport> {
-    let operation = match trigger.op() {
-        Ok(PgTriggerOperation::Update) => "UPDATE",
-        Ok(PgTriggerOperation::Delete) => "DELETE",
-        _ => "TRUNCATE",
-    };
-    let table = trigger.table_name().unwrap_or_default();
-    let (detail, hint) = if table == "ledger_events" {
-        (
-            "The ledger is append-only: each event carries the hash of the one before it.",
-            "Correct the row that the event tells of: the correction becomes an event of its own.",
-        )
-    } else {
-        (
-            "Rows that vanish without an event would break the ledger.",
-            "Use DELETE, which leaves an event for each row, or DROP EXTENSION pg_backstop to give the ledger up.",
-        )
-    };
-    or_report(Err(Error::LedgerIsAppendOnly {
-        operation,
-        table,
-        detail,
-        hint,
-    }))
 }
 
 /// Recomputes the chain of events, and compares every row that it tells of with its newest event.
