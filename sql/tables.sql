@@ -52,11 +52,15 @@ COMMENT ON TABLE ledger_events IS 'append-only chain of every change of backup_p
 COMMENT ON COLUMN ledger_events.id IS 'position in the chain: from 1, without gaps';
 COMMENT ON COLUMN ledger_events.actor IS 'the session user that made the change';
 COMMENT ON COLUMN ledger_events.row_id IS 'id of the row; 0 of an acknowledgement, whose image names the rows';
-COMMENT ON COLUMN ledger_events.operation IS 'INSERT, UPDATE, DELETE, or ACKNOWLEDGE of what is wrong';
+COMMENT ON COLUMN ledger_events.operation IS 'INSERT, UPDATE, DELETE, or ACKNOWLEDGE of what is wrong, in the table named or, for ledger_events, in the ledger itself';
 COMMENT ON COLUMN ledger_events.via IS 'function: through a function of pg_backstop or its worker; sql: past them';
 COMMENT ON COLUMN ledger_events.image IS 'the row after the change (DELETE: before it), without NULLs, in UTC: what ledger_image() makes of it; of an acknowledgement what was accepted, and why';
 COMMENT ON COLUMN ledger_events.prev_hash IS 'hash of the event before; NULL in the first';
 COMMENT ON COLUMN ledger_events.hash IS 'what ledger_hash() gives for this event';
+
+-- Both are small, and cost nothing where an event has come through a function.
+CREATE INDEX ledger_events_by_sql ON ledger_events (table_name, row_id) WHERE via = 'sql';
+CREATE INDEX ledger_events_acknowledgements ON ledger_events (table_name, id) WHERE operation = 'ACKNOWLEDGE';
 
 -- Where an acknowledgement waits for the end of its transaction to become an event. Nobody else ever sees a row of it.
 CREATE TABLE ledger_pending (

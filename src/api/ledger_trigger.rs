@@ -125,7 +125,12 @@ fn require_same_id(data: &pg_sys::TriggerData, before: &Row, after: &Row) -> Res
         return Ok(());
     }
     Err(Error::invalid(
-        format!("id {} of \"{}\" cannot be changed to {}", before.id, table(data), after.id),
+        format!(
+            "id {} of \"{}\" cannot be changed to {}",
+            before.id,
+            table(data),
+            after.id
+        ),
         "The ledger's events tell of a row by its id.",
         "Insert another row and delete this one: both become events of the ledger.",
     ))
@@ -197,4 +202,3 @@ fn ledger_refuse<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>, Error
         hint,
     }))
 }
-

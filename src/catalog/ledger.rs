@@ -11,8 +11,9 @@ use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use pgrx::pg_sys;
 
 use super::image::Image;
+use super::ledger_check::Fault;
 use super::scope::FunctionWrites;
-use super::{Scope, Statement};
+use super::{Scope, Statement, Text};
 use crate::error::{Error, Result};
 
 /// One lock for each database's chain, apart from the locks that DDL takes on the extension itself (those have subobject 0).
@@ -213,19 +214,36 @@ fn arguments<'a>(
 /// Notes for the end of the transaction that somebody accepted what is wrong in rows of a table that is not ledgered itself. The
 /// image says which rows, and why.
 pub fn acknowledge(table: &str, image: Image) -> Result<()> {
-    static NOTE: Statement = Statement::new("INSERT INTO @extschema@.ledger_pending (table_name, image) VALUES ($1, $2)");
+    static NOTE: Statement =
+        Statement::new("INSERT INTO @extschema@.ledger_pending (table_name, image) VALUES ($1, $2)");
     NOTE.write(&[table.into(), image.into()], |_| Ok(()))
+}
+
+/// Notes likewise that somebody accepted what is wrong in the ledger itself, `what` in one sentence.
+pub fn acknowledge_fault(fault: &Fault, what: &str, reason: &Text) -> Result<()> {
+    static NOTE: Statement = Statement::new(
+        "INSERT INTO @extschema@.ledger_pending (table_name, image)
+         VALUES ('ledger_events', jsonb_strip_nulls(jsonb_build_object(
+             'fault', $1, 'event', $2, 'table_name', $3, 'row_id', $4, 'what', $5, 'reason', $6)))",
+    );
+    let args = [
+        fault.key.as_str().into(),
+        fault.event.into(),
+        fault.table.as_deref().into(),
+        fault.row.into(),
+        what.into(),
+        reason.into(),
+    ];
+    NOTE.write(&args, |_| Ok(()))
 }
 
 /// Makes the events of what this transaction has changed so far, so that the ledger can be held against its rows. Returns whether
 /// there was anything to do. The transaction then keeps other ones from appending until it ends.
 pub fn append_now() -> Result<bool> {
-    static IMMEDIATE: Statement = Statement::new(
-        "SET CONSTRAINTS @extschema@.ledger_append, @extschema@.ledger_append_insert IMMEDIATE",
-    );
-    static DEFERRED: Statement = Statement::new(
-        "SET CONSTRAINTS @extschema@.ledger_append, @extschema@.ledger_append_insert DEFERRED",
-    );
+    static IMMEDIATE: Statement =
+        Statement::new("SET CONSTRAINTS @extschema@.ledger_append, @extschema@.ledger_append_insert IMMEDIATE");
+    static DEFERRED: Statement =
+        Statement::new("SET CONSTRAINTS @extschema@.ledger_append, @extschema@.ledger_append_insert DEFERRED");
     // SAFETY: a plain look at this process's state.
     let transaction = unsafe { pg_sys::GetTopTransactionIdIfAny() };
     if transaction == pg_sys::InvalidTransactionId || MARKED_IN.get() != transaction {
