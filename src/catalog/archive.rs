@@ -284,6 +284,8 @@ pub struct Finding {
     pub handover: Option<Vec<u8>>,
     /// Named restore points in it: name, LSN, time.
     pub restore_points: Vec<(String, u64, i64)>,
+    /// Heads of ledgers that were noted in it.
+    pub ledger_heads: Vec<wal::LedgerHead>,
 }
 
 /// Whether the file's row says the same, of the same file.
@@ -389,7 +391,7 @@ pub fn store(finding: &Finding) -> Result<()> {
             |_| Ok(()),
         )?;
     }
-    Ok(())
+    super::ledger_head::store(&finding.name, &finding.ledger_heads)
 }
 
 /// A file that is to get a verdict without having been read: one that is not there, waits to be read, or is another's by name.

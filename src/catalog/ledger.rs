@@ -5,7 +5,7 @@
 //! held by none that still waits for something.
 
 use std::cell::Cell;
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use pgrx::pg_sys;
@@ -74,10 +74,14 @@ impl Mark {
 }
 
 /// Whether the row at hand may come out of a dump: every script that pg_dump makes, and every session of pg_restore, begins with
-/// these settings (`_doSetFixedOutputState()` in pg_backup_archiver.c), and no other session has a reason to have them both.
+/// these settings (`_doSetFixedOutputState()` in pg_backup_archiver.c), and no other session has a reason to have them both. To be
+/// asked outside of a [`Scope`], which has a search_path of its own.
 pub fn is_restoring() -> bool {
-    // SAFETY: plain variables of this process.
-    unsafe { !pg_sys::check_function_bodies && !pg_sys::row_security }
+    // SAFETY: plain variables of this process; the path is NULL or a NUL-terminated string that guc.c owns, and is not kept.
+    unsafe {
+        let path = pg_sys::namespace_search_path;
+        !pg_sys::check_function_bodies && !path.is_null() && CStr::from_ptr(path).is_empty()
+    }
 }
 
 /// Waits until no other transaction can append to the chain, and keeps it so to the end of this one.
@@ -252,6 +256,26 @@ pub fn append_now() -> Result<bool> {
     IMMEDIATE.write(&[], |_| Ok(()))?;
     DEFERRED.write(&[], |_| Ok(()))?;
     Ok(true)
+}
+
+/// Who inserted a backup with SQL, and when, unless it is an import or was accepted. As long as nobody inserts by SQL, the index that
+/// is asked is empty.
+pub fn put_in_by_sql(backup: i64) -> Result<Option<String>> {
+    static BY_SQL: Statement = Statement::new(
+        "SELECT format('%s at %s UTC', put.actor, date_trunc('second', put.at AT TIME ZONE 'UTC'))
+         FROM @extschema@.ledger_events AS put
+         WHERE put.table_name = 'backup_history' AND put.row_id = $1 AND put.via = 'sql' AND put.operation = 'INSERT'
+           AND put.image ->> 'origin' IS DISTINCT FROM 'imported'
+           AND NOT EXISTS (SELECT FROM @extschema@.ledger_events AS accepted
+                            WHERE accepted.table_name = 'ledger_events' AND accepted.operation = 'ACKNOWLEDGE'
+                              AND accepted.via = 'function' AND accepted.image ->> 'event' = put.id::text)
+         ORDER BY put.id DESC LIMIT 1",
+    );
+    BY_SQL.read(&[backup.into()], |rows| {
+        rows.first()
+            .map(|row| Ok(row.need::<Text>(1, "who inserted a backup")?.to_utf8().into_owned()))
+            .transpose()
+    })
 }
 
 /// Two of these differ where a ledgered row may have changed in between, as far as this session can see.

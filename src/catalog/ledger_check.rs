@@ -191,6 +191,15 @@ static UNEXPLAINED: Statement = faults!(
                   IS NOT DISTINCT FROM segment.sha256)"
 );
 
+static WITNESSES: Statement = faults!(
+    "SELECT 'witness' AS kind, witness.event_id AS event, 'ledger_events' AS table_name, NULL::bigint AS row_id,
+            NULL::text AS operation, min(witness.segment_name COLLATE \"C\") AS detail, encode(witness.hash, 'hex') AS evidence
+     FROM @extschema@.ledger_witnesses AS witness
+     LEFT JOIN @extschema@.ledger_events AS event ON event.id = witness.event_id
+     WHERE event.hash IS DISTINCT FROM witness.hash
+     GROUP BY witness.event_id, witness.hash"
+);
+
 /// Looks at all of it, and for the hash of the event `known`.
 pub fn look(known: Option<i64>) -> Result<Findings> {
     static HASH: Statement = Statement::new("SELECT hash FROM @extschema@.ledger_events WHERE id = $1");
@@ -208,7 +217,15 @@ pub fn look(known: Option<i64>) -> Result<Findings> {
         None => None,
     };
     let mut faults = Vec::new();
-    for statement in [&CHAIN, &OUT_OF_TURN, &POLICIES, &BACKUPS, &RECOVERIES, &UNEXPLAINED] {
+    for statement in [
+        &CHAIN,
+        &OUT_OF_TURN,
+        &POLICIES,
+        &BACKUPS,
+        &RECOVERIES,
+        &UNEXPLAINED,
+        &WITNESSES,
+    ] {
         statement.read_under(&snapshot, &[], |rows| {
             for row in rows {
                 faults.push(fault(&row)?);

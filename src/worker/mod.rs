@@ -12,6 +12,7 @@ mod restraint;
 mod samples;
 mod tick;
 pub mod watch;
+mod witness;
 
 pub use process::{StartError, start_unattended};
 pub use samples::SAMPLE_EVERY;

@@ -4,6 +4,7 @@ use super::archive::ArchiveDuty;
 use super::lives::{self, LifeDuty};
 use super::process;
 use super::samples::SampleDuty;
+use super::witness::WitnessDuty;
 use crate::error::Result;
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
@@ -106,6 +107,7 @@ struct Worker {
     lives: LifeDuty,
     archive: ArchiveDuty,
     samples: SampleDuty,
+    witness: WitnessDuty,
     reported: String,
 }
 
@@ -147,18 +149,20 @@ impl Worker {
         }
         if extension.is_none() {
             lives::let_pass(&server);
+            shmem::update(|status| status.ledger_head_id = 0);
             return Ok(WorkerState::WaitingForExtension);
         }
         // What it cannot do must not keep it from looking at the archive.
         let lived = self.lives.tick(&server);
+        let witnessed = self.witness.tick(server.standby);
         if server.standby {
-            return lived.map(|()| WorkerState::Standby);
+            return lived.and(witnessed).map(|()| WorkerState::Standby);
         }
         in_transaction(|| crate::api::backup::fail_abandoned_backups(settings::running_backup_timeout()))?;
         // Samples come second, and come even when the archive cannot be read: that is when exposure grows.
         let looked = self.archive.tick(&server);
         self.samples.tick(&server, self.archive.unverified())?;
-        looked.and(lived).map(|()| WorkerState::Idle)
+        looked.and(lived).and(witnessed).map(|()| WorkerState::Idle)
     }
 }
 
