@@ -15,8 +15,9 @@ fn cluster() -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Waits until the WAL that there is now has been archived and read.
+/// Waits until the worker has written the head into WAL, and that has been archived and read.
 fn verified(cluster: &Cluster) -> Result<()> {
+    worker::ticks(cluster, 2)?;
     let segment = cluster.text("SELECT pg_walfile_name(pg_switch_wal())")?;
     cluster.wait_for(
         &format!("SELECT status FROM wal_archive WHERE segment_name = '{segment}'"),
