@@ -1,7 +1,7 @@
 //! The facts of this moment put together, and what crate `recovery` makes of them.
 
 use crate::access::{choose_source, is_filled_by_archiver};
-use crate::catalog::{self, facts, outline, plan, windows};
+use crate::catalog::{self, facts, ledger, outline, plan, windows};
 use crate::error::{Error, Result};
 
 use crate::server::{self, Exposure, Server};
@@ -78,6 +78,7 @@ impl Assessment {
             backups: Vec::new(),
             needs: None,
             unlisted: 0,
+            put_in_by_sql: None,
             broken: facts::broken_runs(server.format.segment_size, settings::archive_grace())?,
             extents: facts::extents()?,
             broken_histories,
@@ -106,6 +107,9 @@ impl Assessment {
                 .count();
             let completed = outline::completed(server.system_identifier())?;
             facts.unlisted = completed.saturating_sub(u64::try_from(listed).unwrap_or(u64::MAX));
+        }
+        if let (Some(newest), Depth::Verdict) = (survey.newest_usable, depth) {
+            facts.put_in_by_sql = ledger::put_in_by_sql(newest)?;
         }
         Ok(Self {
             facts,

@@ -47,7 +47,7 @@ pub struct Inspection {
     expected: Vec<Stretch>,
     texts: Texts,
     /// The oldest WAL that a backup needs, as of which event of the ledger, on which timeline.
-    needed_from: Option<(Option<i64>, Timeline, Option<Lsn>)>,
+    needed_from: Option<(catalog::ledger::Version, Timeline, Option<Lsn>)>,
     /// Whether a name may have come or gone since all decisions were made.
     changed: bool,
     /// Where the oldest segment begins that the archive holds of the server's history, if it holds any; `None` where that has to
@@ -175,16 +175,15 @@ impl Inspection {
         self.expected.iter().any(|stretch| stretch.contains(segment))
     }
 
-    /// The oldest WAL that a backup needs. Every change of a backup is an event of the ledger: without a new one, and on the same
-    /// timeline, it is what it was.
+    /// The oldest WAL that a backup needs. Without a change in the ledger, and on the same timeline, it is what it was.
     fn needed_from(&mut self) -> Result<Option<Lsn>> {
-        let event = catalog::ledger::last_event()?;
+        let version = catalog::ledger::version()?;
         match self.needed_from {
-            Some((of, timeline, lsn)) if of == event && timeline == self.history.timeline() => Ok(lsn),
+            Some((of, timeline, lsn)) if of == version && timeline == self.history.timeline() => Ok(lsn),
             _ => {
                 let system = self.server.system_identifier();
                 let lsn = catalog::outline::needed_from(system, &self.history, self.size())?;
-                self.needed_from = Some((event, self.history.timeline(), lsn));
+                self.needed_from = Some((version, self.history.timeline(), lsn));
                 Ok(lsn)
             }
         }

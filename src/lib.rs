@@ -61,9 +61,9 @@ pub extern "C-unwind" fn _PG_init() {
     name = "triggers",
     requires = [
         "tables",
-        api::ledger::ledger_lock,
-        api::ledger::ledger_append,
-        api::ledger::ledger_refuse,
+        api::ledger_trigger::ledger_mark,
+        api::ledger_trigger::ledger_append,
+        api::ledger_trigger::ledger_refuse,
         api::policy::check_schedules
     ]
 );

@@ -12,6 +12,8 @@ use pgrx::pg_sys;
 const OWNERSHIP: u32 = 1;
 // Held until the end of a transaction that writes findings about the archive.
 const FINDINGS: u32 = 2;
+// Held until the end of a transaction that records a recovery: shared by calls, by the worker alone.
+const RECOVERIES: u32 = 3;
 
 // Sets these locks apart from another extension's that has the same idea.
 const SPACE: u32 = u32::from_be_bytes(*b"bkst");
@@ -37,8 +39,22 @@ pub fn findings_writer() -> Result<Option<i32>> {
     catalog::worker::holder_of_userlock(SPACE, FINDINGS)
 }
 
+/// Keeps the worker from recording a recovery that this transaction is recording too, which waits for the worker if need be.
+pub fn record_recovery() {
+    acquire_in(RECOVERIES, pg_sys::ShareLock, false, false);
+}
+
+/// Lets the worker record the recovery that it found, if no transaction that records one is under way.
+pub fn try_record_found_recovery() -> bool {
+    acquire(RECOVERIES, false, true)
+}
+
 /// Takes a lock for the session or the transaction; `false` where another one has it and `at_once` is wanted.
 fn acquire(lock: u32, session: bool, at_once: bool) -> bool {
+    acquire_in(lock, pg_sys::ExclusiveLock, session, at_once)
+}
+
+fn acquire_in(lock: u32, mode: u32, session: bool, at_once: bool) -> bool {
     // SAFETY: a plain variable of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
     let tag = pg_sys::LOCKTAG {
@@ -51,6 +67,6 @@ fn acquire(lock: u32, session: bool, at_once: bool) -> bool {
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
     };
     // SAFETY: an ordinary heavyweight lock, seen by the deadlock detector; waiting for it answers interrupts.
-    let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, session, at_once) };
+    let result = unsafe { pg_sys::LockAcquire(&tag, mode as pg_sys::LOCKMODE, session, at_once) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }

@@ -81,6 +81,10 @@ pub struct WorkerStatus {
     pub clear_from: u64,
     /// ... to here, the end of a record, the worker found no commit but its own. Archived WAL may be gone from pg_wal.
     pub clear_to: u64,
+    /// Id of the ledger's newest event; 0 before the first.
+    pub ledger_head_id: i64,
+    /// Its hash.
+    pub ledger_head_hash: [u8; 32],
     /// False after `stop_worker()`: the launcher then starts none.
     pub stop_requested: bool,
     /// True after `start_worker()`, until the launcher has seen it: it then starts one without further delay.

@@ -181,6 +181,7 @@ impl Subject<'_> {
         finding.records = i64::try_from(summary.records).ok();
         finding.data_bytes = i64::try_from(data).ok();
         finding.handover = Some(summary.handover.to_bytes());
+        finding.ledger_heads = summary.ledger_heads;
         finding.restore_points = summary
             .restore_points
             .into_iter()

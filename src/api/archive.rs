@@ -100,7 +100,6 @@ fn acknowledge(from: Option<&str>, to: Option<&str>, reason: Option<&Text>) -> R
         ));
     }
     let _scope = Scope::enter()?;
-    ledger::lock_chain()?;
     locks::write_findings();
     let acknowledged = catalog::archive::acknowledge(&from, &to, reason)?;
     if acknowledged.segments == 0 {
@@ -111,7 +110,7 @@ fn acknowledge(from: Option<&str>, to: Option<&str>, reason: Option<&Text>) -> R
             hint: "See wal_archive_gaps for the gaps and their state; verify_wal_archive() looks again now.".to_owned(),
         });
     }
-    ledger::append_acknowledgement("wal_archive", acknowledged.image)?;
+    ledger::acknowledge("wal_archive", acknowledged.image)?;
     Ok(acknowledged.segments)
 }
 

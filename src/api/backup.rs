@@ -10,7 +10,7 @@ use super::argument;
 use super::call;
 use super::own_wal;
 use super::storage;
-use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
+use crate::catalog::{PgLsn, Scope, Text, backup};
 use crate::error::{Error, Result};
 use crate::process;
 use crate::server::Server;
@@ -48,7 +48,6 @@ fn start(
     argument::no_longer_than(argument::LONGEST_PATH, "backup_path", path)?;
     let backup_type = argument::one_of("backup_type", backup_type, &BACKUP_TYPES)?;
     let _scope = Scope::enter()?;
-    ledger::lock_chain()?;
     let policy = match policy_name {
         None => None,
         Some(name) => match backup::policy(name)? {
@@ -137,7 +136,6 @@ fn complete(
             }
         }
     }
-    ledger::lock_chain()?;
     let now = completed.then(Server::observe).transpose()?;
     let end_wal_file = now.as_ref().map(|now| now.segment_of_last_byte().to_string());
     let ended = backup::end(&backup::Ended {
@@ -220,7 +218,6 @@ pub fn fail_abandoned_backups(timeout: Duration) -> Result<u64> {
     if !backup::any_running_since_before(bound)? {
         return Ok(0);
     }
-    ledger::lock_chain()?;
     backup::fail_abandoned(bound, seconds(timeout))
 }
 

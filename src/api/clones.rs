@@ -20,7 +20,6 @@ fn adopt(reason: Option<&Text>) -> Result<i64> {
     argument::no_longer_than(argument::LONGEST_REASON, "reason", reason)?;
     let server = Server::observe()?;
     let _scope = Scope::enter()?;
-    ledger::lock_chain()?;
     let Some((life, image)) = lives::adopt(server.system_identifier(), reason)? else {
         return Err(Error::WrongState {
             message: "this server is no clone".to_owned(),
@@ -31,6 +30,6 @@ fn adopt(reason: Option<&Text>) -> Result<i64> {
             hint: "See cluster_role in v_worker_status, and server_lives for the lives that are known.".to_owned(),
         });
     };
-    ledger::append_acknowledgement("server_lives", image)?;
+    ledger::acknowledge("server_lives", image)?;
     Ok(life)
 }

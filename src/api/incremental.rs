@@ -10,7 +10,7 @@ use wal::{Lsn, SegmentName};
 use super::argument;
 use super::call;
 use super::storage;
-use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
+use crate::catalog::{PgLsn, Scope, Text, backup};
 use crate::error::{Error, Result};
 use crate::process;
 use crate::server::Server;
@@ -58,7 +58,6 @@ fn record(start: PgLsn, end: PgLsn, path: Option<&Text>) -> Result<(i64, i64, i6
     });
 
     let _scope = Scope::enter()?;
-    ledger::lock_chain()?;
     let parent = backup::reaching(now.system_identifier(), start)?;
     let first = wanted.first().map(ToString::to_string);
     let last = wanted.last().map(ToString::to_string);

@@ -1,16 +1,13 @@
 //! The ledger: every change of a policy, a backup or a recovery, and every acknowledgement, becomes an event in a chain of
 //! hashes, and who doubts it can have the chain recomputed.
 
-use std::ffi::CStr;
-
-use pgrx::heap_tuple::PgHeapTuple;
+use pgrx::AnyElement;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{AnyElement, PgTupleDesc, pg_sys};
 
-use super::trigger::{TriggerRow, column, or_report};
-use crate::catalog::ledger_check::{self, Difference};
-use crate::catalog::{Image, ledger};
+use super::call;
+use crate::catalog::ledger_check::{self, Fault, Kind};
+use crate::catalog::{Image, Scope, Text, ledger};
 use crate::error::{Error, Result};
 
 /// The image of a row as the ledger keeps it: a JSON object without NULLs, times in UTC, the same in every session.
@@ -33,118 +30,25 @@ fn ledger_image(ledgered: AnyElement) -> Result<Image, ErrorReport> {
     Ok(unsafe { Image::of_composite(ledgered.datum()) }?)
 }
 
-/// `BEFORE INSERT OR UPDATE OR DELETE … FOR EACH STATEMENT`: takes the chain's lock before any row is locked.
-#[pg_trigger]
-fn ledger_lock<'a>(_trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>, ErrorReport> {
-    or_report(ledger::lock_chain())?;
-    Ok(None)
-}
-
-/// `BEFORE INSERT OR UPDATE OR DELETE … FOR EACH ROW`: appends the event and notes its id in the row.
-#[pg_trigger]
-fn ledger_append<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>, ErrorReport> {
-    or_report(append(trigger.trigger_data()))
-}
-
-// What PostgreSQL 18 takes as const pointers, 15 takes as mutable ones.
-#[allow(clippy::unnecessary_mut_passed)]
-fn append(data: &pg_sys::TriggerData) -> Result<TriggerRow<'_>> {
-    const NOT_THE_TRIGGER: Error = Error::NotTheTrigger {
-        function: "ledger_append",
-    };
-    let event = data.tg_event;
-    // SAFETY: reads flags.
-    let (inserts, deletes) = (
-        pgrx::trigger_fired_by_insert(event),
-        pgrx::trigger_fired_by_delete(event),
-    );
-    let operation = match (inserts, deletes) {
-        (true, _) => "INSERT",
-        (_, true) => "DELETE",
-        _ => "UPDATE",
-    };
-    let tuple = if operation == "UPDATE" {
-        data.tg_newtuple
-    } else {
-        data.tg_trigtuple
-    };
-    if tuple.is_null() || !pgrx::trigger_fired_before(event) {
-        return Err(NOT_THE_TRIGGER);
-    }
-    // SAFETY: a row trigger's relation is open, and its tuples are of that relation's shape.
-    unsafe {
-        let relation = &*data.tg_relation;
-        let shape = relation.rd_att;
-        let table = CStr::from_ptr((*relation.rd_rel).relname.data.as_ptr()).to_string_lossy();
-        let Some((_, Some(id))) = column::<i64>(tuple, shape, c"id") else {
-            return Err(NOT_THE_TRIGGER);
-        };
-        let Some((position, told)) = column::<i64>(tuple, shape, c"last_event_id") else {
-            return Err(NOT_THE_TRIGGER);
-        };
-        let image = || Image::of(tuple, shape);
-
-        // A row that comes back from a dump brings its event along, or comes before it: nothing new has happened. Whether the
-        // two fit together is for verify_ledger() to say.
-        if let (true, Some(event)) = (inserts, told)
-            && ledger::describes(event, &table, id, image())? != Some(false)
-        {
-            return Ok(Some(PgHeapTuple::from_heap_tuple(
-                PgTupleDesc::from_pg_unchecked(shape),
-                tuple,
-            )));
-        }
-        ledger::lock_chain()?;
-        let appended = ledger::append(&table, id, operation, image())?;
-        let row = if deletes {
-            tuple
-        } else {
-            let (mut position, mut is_null) = (position, false);
-            let mut value = pg_sys::Datum::from(appended);
-            pg_sys::heap_modify_tuple_by_cols(tuple, shape, 1, &mut position, &mut value, &mut is_null)
-        };
-        Ok(Some(PgHeapTuple::from_heap_tuple(
-            PgTupleDesc::from_pg_unchecked(shape),
-            row,
-        )))
-    }
-}
-
-/// `BEFORE UPDATE OR DELETE OR TRUNCATE` on the events, `BEFORE TRUNCATE` on what they tell of: refuses.
-#[pg_trigger]
-fn ledger_refuse<'a>(trigger: &'a PgTrigger<'a>) -> Result<TriggerRow<'a>, ErrorReport> {
-    let operation = match trigger.op() {
-        Ok(PgTriggerOperation::Update) => "UPDATE",
-        Ok(PgTriggerOperation::Delete) => "DELETE",
-        _ => "TRUNCATE",
-    };
-    let table = trigger.table_name().unwrap_or_default();
-    let (detail, hint) = if table == "ledger_events" {
-        (
-            "The ledger is append-only: each event carries the hash of the one before it.",
-            "Correct the row that the event tells of: the correction becomes an event of its own.",
-        )
-    } else {
-        (
-            "Rows that vanish without an event would break the ledger.",
-            "Use DELETE, which leaves an event for each row, or DROP EXTENSION pg_backstop to give the ledger up.",
-        )
-    };
-    or_report(Err(Error::LedgerIsAppendOnly {
-        operation,
-        table,
-        detail,
-        hint,
-    }))
+/// What has been seen of the chain before: the id and the hash of an event.
+struct Witness {
+    id: i64,
+    hash: Vec<u8>,
 }
 
 /// Recomputes the chain of events, and compares every row that it tells of with its newest event.
 ///
 /// `first_broken` is the event at which the ledger stops being credible, NULL where it is intact or where a row has no event
-/// at all; `status` is `intact` or one sentence that says what is wrong there. What it cannot see is the removal of the newest
-/// events together with the rows they tell of: keep the newest hash elsewhere to see that too.
+/// at all; `status` is `intact` or one sentence that says what is wrong there. What was acknowledged is passed over;
+/// verify_ledger_faults() shows all of it. With the id and the hash of an event that was noted elsewhere, it also says whether the
+/// chain runs through that event: without such a witness it cannot see that the chain was rewritten, or its end removed.
+///
+/// In a transaction that has changed the ledger, the events of these changes are made first.
 #[pg_extern(stable)]
-fn verify_ledger() -> Result<
+fn verify_ledger(
+    known_id: default!(Option<i64>, "NULL"),
+    known_hash: default!(Option<Vec<u8>>, "NULL"),
+) -> Result<
     TableIterator<
         'static,
         (
@@ -155,99 +59,189 @@ fn verify_ledger() -> Result<
     >,
     ErrorReport,
 > {
-    Ok(TableIterator::once(verify()?))
+    Ok(TableIterator::once(verify(witness(known_id, known_hash)?)?))
 }
 
-/// Something that is wrong: the event at which it is, if at one, and the sentence that says so.
-type Finding = (Option<i64>, String);
+/// Every fault of the ledger, the oldest event first, and whether it was acknowledged, and why. `fault` is what
+/// acknowledge_ledger_fault() takes.
+#[pg_extern(stable)]
+fn verify_ledger_faults() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(event, Option<i64>),
+            name!(table_name, Option<String>),
+            name!(row_id, Option<i64>),
+            name!(what, String),
+            name!(acknowledged, bool),
+            name!(reason, Option<String>),
+            name!(fault, String),
+        ),
+    >,
+    ErrorReport,
+> {
+    let found = ledger_check::look(None)?;
+    let faults = found.faults.into_iter().map(|fault| {
+        let what = sentence(&fault);
+        let reason = fault.accepted.map(|reason| reason.to_utf8().into_owned());
+        (
+            fault.event,
+            fault.table,
+            fault.row,
+            what,
+            reason.is_some(),
+            reason,
+            fault.key,
+        )
+    });
+    Ok(TableIterator::new(faults))
+}
 
-fn verify() -> Result<(i64, Option<i64>, String)> {
-    let chain = ledger_check::chain()?;
-    let mut findings: Vec<Finding> = Vec::new();
-    if let Some(id) = chain.first_broken {
-        findings.push((Some(id), broken_at(id)?));
+/// Accepts a fault that verify_ledger_faults() shows, and returns what it is. It stays in that list, marked, and verify_ledger() passes
+/// over it; what is wrong at the same place in another way is another fault. Who accepted it and why becomes an event of the ledger.
+#[pg_extern(volatile, parallel_unsafe)]
+fn acknowledge_ledger_fault(fault: Option<&str>, reason: Option<Text>) -> Result<String, ErrorReport> {
+    Ok(acknowledge(fault, reason.as_ref())?)
+}
+
+fn acknowledge(key: Option<&str>, reason: Option<&Text>) -> Result<String> {
+    const SEE_FAULTS: &str =
+        "SELECT event, what, fault FROM verify_ledger_faults() WHERE NOT acknowledged shows those that can be.";
+    call::require_primary("acknowledge_ledger_fault")?;
+    let key = key.ok_or_else(|| Error::NullArgument {
+        argument: "fault",
+        hint: SEE_FAULTS.to_owned(),
+    })?;
+    let reason = reason.ok_or_else(|| Error::NullArgument {
+        argument: "reason",
+        hint: "Say why the fault is accepted; the ledger keeps it.".to_owned(),
+    })?;
+    if reason.to_utf8().trim().is_empty() {
+        return Err(Error::invalid(
+            "reason must not be empty",
+            "Whoever sees the fault later has nothing but the reason to go by.",
+            "Say why the fault is accepted; the ledger keeps it.",
+        ));
     }
-    if let Some(event) = ledger_check::out_of_turn()? {
-        let (table, row) = (&event.table, event.row);
-        let sentence = match event.operation.as_str() {
-            "INSERT" => format!("event {} inserts {table} row {row}, which was there already", event.id),
-            _ => format!("event {} changes {table} row {row}, which was not there", event.id),
-        };
-        findings.push((Some(event.id), sentence));
-    }
-    for table in ledger_check::TABLES {
-        if let Some(found) = ledger_check::differing(table)? {
-            findings.push((found.event, differing(table, &found)));
-        }
-    }
-    if let Some(segment) = ledger_check::unexplained_acknowledgement()? {
-        let sentence = format!(
-            "segment {segment} is acknowledged in wal_archive, but no event says so: it was changed past the ledger"
-        );
-        findings.push((None, sentence));
-    }
-    // In a tie the chain goes first: it is the deeper fault. None sorts last.
-    let first = findings
+    let _scope = Scope::enter()?;
+    let found = ledger_check::look(None)?
+        .faults
         .into_iter()
-        .min_by_key(|(event, _)| event.map_or((1, 0), |event| (0, event)));
-    Ok(match first {
-        None => (chain.events, None, "intact".to_owned()),
-        Some((event, sentence)) => (chain.events, event, sentence),
-    })
+        .find(|fault| fault.key == key);
+    let Some(found) = found.filter(|fault| fault.accepted.is_none()) else {
+        return Err(Error::WrongState {
+            message: "the ledger has no such fault that is not acknowledged".to_owned(),
+            detail: format!("The fault asked for is \"{key}\"."),
+            hint: SEE_FAULTS.to_owned(),
+        });
+    };
+    let what = sentence(&found);
+    ledger::acknowledge_fault(&found, &what, reason)?;
+    Ok(what)
 }
 
-fn broken_at(id: i64) -> Result<String> {
-    Ok(match ledger_check::event(id)? {
-        None => format!("event {id} is missing: it was removed from ledger_events"),
-        Some(event) if !event.intact => {
-            format!("event {id} was changed after it was written: its hash is not that of its contents")
+fn witness(id: Option<i64>, hash: Option<Vec<u8>>) -> Result<Option<Witness>> {
+    let missing = |argument| Error::NullArgument {
+        argument,
+        hint: "Pass both the id and the hash of an event that was noted elsewhere, or neither.".to_owned(),
+    };
+    match (id, hash) {
+        (None, None) => Ok(None),
+        (Some(id), Some(hash)) => Ok(Some(Witness { id, hash })),
+        (None, Some(_)) => Err(missing("known_id")),
+        (Some(_), None) => Err(missing("known_hash")),
+    }
+}
+
+fn verify(witness: Option<Witness>) -> Result<(i64, Option<i64>, String)> {
+    let found = ledger_check::look(witness.as_ref().map(|witness| witness.id))?;
+    let first = found.faults.iter().find(|fault| fault.accepted.is_none());
+    let contradicted = witness.and_then(|witness| contradiction(&witness, found.known_hash.as_deref(), found.events));
+    let (event, status) = match (first, contradicted) {
+        (None, None) => (None, "intact".to_owned()),
+        // What the chain says of itself counts only as far as the witness goes.
+        (Some(fault), Some((id, _))) if fault.event.is_some_and(|event| event < id) => (fault.event, sentence(fault)),
+        (_, Some((id, sentence))) => (Some(id), sentence),
+        (Some(fault), None) => (fault.event, sentence(fault)),
+    };
+    Ok((found.events, event, status))
+}
+
+/// What is between the chain and a witness of it.
+fn contradiction(witness: &Witness, hash: Option<&[u8]>, events: i64) -> Option<(i64, String)> {
+    let id = witness.id;
+    match hash {
+        Some(hash) if hash == witness.hash => None,
+        Some(_) => Some((
+            id,
+            format!("event {id} is not the one that is known: its hash is another, so the chain was rewritten"),
+        )),
+        None => Some((
+            id,
+            format!("event {id}, which is known, is missing: the chain has {events} events, so its end was removed"),
+        )),
+    }
+}
+
+/// A fault in one sentence.
+fn sentence(fault: &Fault) -> String {
+    let table = fault.table.as_deref().unwrap_or_default();
+    let row = fault.row.unwrap_or_default();
+    let event = fault.event.unwrap_or_default();
+    let operation = fault.operation.as_deref().unwrap_or_default();
+    let detail = fault.detail.as_ref().map(Text::to_utf8).unwrap_or_default();
+    match fault.kind {
+        Kind::Missing if detail == event.to_string() => {
+            format!("event {event} is missing: it was removed from ledger_events")
         }
-        Some(event) if !event.linked => {
-            let before = id - 1;
-            format!("event {id} does not follow event {before}: its prev_hash is not the hash of event {before}")
+        Kind::Missing => format!("events {event} to {detail} are missing: they were removed from ledger_events"),
+        Kind::Changed => {
+            format!("event {event} was changed after it was written: its hash is not that of its contents")
         }
-        Some(event) => format!(
-            "event {id}: {} row {} was {} past the functions of pg_backstop, by {} at {}",
-            event.table,
-            event.row,
-            match event.operation.as_str() {
+        Kind::Unlinked => {
+            let before = event - 1;
+            format!("event {event} does not follow event {before}: its prev_hash is not the hash of event {before}")
+        }
+        Kind::PastFunctions => {
+            let done = match operation {
                 "DELETE" => "deleted",
                 "ACKNOWLEDGE" => "acknowledged",
+                "INSERT" => "inserted",
                 _ => "updated",
-            },
-            event.actor,
-            event.at
-        ),
-    })
-}
-
-fn differing(table: &str, found: &ledger_check::Differing) -> String {
-    let row = found.row;
-    let event = found.event.unwrap_or_default();
-    match &found.difference {
-        Difference::NoEvent => format!("{table} row {row} has no event: it was inserted past the ledger"),
-        Difference::NoNewestEvent => {
+            };
+            format!("event {event}: {table} row {row} was {done} past the functions of pg_backstop, by {detail}")
+        }
+        Kind::OutOfTurn if operation == "INSERT" => {
+            format!("event {event} inserts {table} row {row}, which was there already")
+        }
+        Kind::OutOfTurn => format!("event {event} changes {table} row {row}, which was not there"),
+        Kind::NoEvent => format!("{table} row {row} has no event: it was inserted past the ledger"),
+        Kind::NoNewestEvent => {
             format!(
                 "event {event} is missing, though {table} row {row} refers to it: it was removed from ledger_events"
             )
         }
-        Difference::Gone => {
+        Kind::Gone => {
             format!(
                 "{table} row {row} is gone, but event {event}, its newest, is no DELETE: it was removed past the ledger"
             )
         }
-        Difference::Returned => {
-            format!("{table} row {row} is there, although event {event}, its newest, deleted it")
-        }
-        Difference::Columns(columns) => {
+        Kind::Returned => format!("{table} row {row} is there, although event {event}, its newest, deleted it"),
+        Kind::Columns => {
             format!(
-                "{table} row {row} is not what event {event}, its newest, says: changed past the ledger in {columns}"
+                "{table} row {row} is not what event {event}, its newest, says: changed past the ledger in {detail}"
             )
         }
-        Difference::Reference => {
-            format!(
-                "{table} row {row} does not refer to event {event}, its newest: last_event_id was changed past the ledger"
-            )
-        }
+        Kind::Reference => format!(
+            "{table} row {row} does not refer to event {event}, its newest: last_event_id was changed past the ledger"
+        ),
+        Kind::Unexplained => format!(
+            "segment {detail} is acknowledged in wal_archive, but no event says so of what is wrong with it: it was changed past \
+             the ledger"
+        ),
+        Kind::Witness => format!(
+            "event {event} is not the one that the WAL of segment {detail} has under this id: the chain was rewritten, or its end \
+             removed"
+        ),
     }
 }

@@ -7,6 +7,7 @@ mod call;
 pub mod clones;
 mod incremental;
 pub mod ledger;
+pub mod ledger_trigger;
 pub mod objectives;
 mod own_wal;
 mod plan;

@@ -6,9 +6,10 @@ use pgrx::prelude::*;
 
 use super::argument;
 use super::call;
-use crate::catalog::{PgLsn, Scope, Text, archive, backup, ledger, recovery};
+use crate::catalog::{PgLsn, Scope, Text, archive, backup, recovery};
 use crate::error::{Error, Result};
 use crate::life;
+use crate::locks;
 use crate::prediction;
 use crate::server::Server;
 
@@ -81,9 +82,11 @@ fn start(mut recovery: recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZ
     let server = Server::observe()?;
     // On the worst day a recovery is recorded all the same where nothing can be predicted.
     let predicted = |recovery: &recovery::Started<'_>| prediction::predict(&server, recovery).unwrap_or(None);
-    ledger::lock_chain()?;
-    if let Some(id) = detected(&server, &recovery)? {
-        let begun = recovery::take_over(id, &recovery)?;
+    locks::record_recovery();
+    // Another session may be faster.
+    if let Some(id) = detected(&server, &recovery)?
+        && let Some(begun) = recovery::take_over(id, &recovery)?
+    {
         // Only now: what this recovery itself took must not be among the measurements.
         if let Some(seconds) = predicted(&recovery) {
             recovery::expect(id, seconds)?;
@@ -233,7 +236,7 @@ fn complete(mut recovery: recovery::Ended<'_>) -> Result<(Option<AnyNumeric>, Op
     require_running(recovery.id, &known)?;
     // A rehearsal goes on elsewhere: what this server last replayed has nothing to do with it.
     recovery.ask_this_server = !known.is_drill && recovery.status == "completed";
-    ledger::lock_chain()?;
+    locks::record_recovery();
     if let Some(objectives) = recovery::end(&recovery)? {
         return Ok(objectives);
     }

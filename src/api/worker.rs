@@ -94,6 +94,8 @@ type WorkerStatusRow = (
     name!(archive_source, Option<String>),
     name!(cluster_role, Option<String>),
     name!(clone_of, Option<String>),
+    name!(ledger_head_id, Option<i64>),
+    name!(ledger_head_hash, Option<Vec<u8>>),
 );
 
 /// What the worker says of itself. Without `shared_preload_libraries` only what pg_stat_activity shows.
@@ -113,6 +115,8 @@ pub fn worker_status() -> Result<
             name!(archive_source, Option<String>),
             name!(cluster_role, Option<String>),
             name!(clone_of, Option<String>),
+            name!(ledger_head_id, Option<i64>),
+            name!(ledger_head_hash, Option<Vec<u8>>),
         ),
     >,
     ErrorReport,
@@ -137,6 +141,8 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
                 None,
                 None,
                 None,
+                None,
+                None,
             )
         });
         return Ok(row.into_iter().collect());
@@ -147,6 +153,7 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
         .why_not_started()
         .map(|why| format!("the worker could not be started: {why}"));
     let ticked = status.last_tick_at != 0;
+    let has_head = status.ledger_head_id != 0;
     Ok(vec![(
         (status.pid != 0).then_some(status.pid),
         text(&status.database),
@@ -161,6 +168,8 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
             .and_then(|life| life.role)
             .map(|role| role.as_str().to_owned()),
         life.as_ref().and_then(|life| text(&life.clone_of)),
+        has_head.then_some(status.ledger_head_id),
+        has_head.then(|| status.ledger_head_hash.to_vec()),
     )])
 }
 

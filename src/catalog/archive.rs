@@ -285,6 +285,8 @@ pub struct Finding {
     pub handover: Option<Vec<u8>>,
     /// Named restore points in it: name, LSN, time.
     pub restore_points: Vec<(String, u64, i64)>,
+    /// Heads of ledgers that were noted in it.
+    pub ledger_heads: Vec<wal::LedgerHead>,
 }
 
 /// Whether the file's row says the same, of the same file.
@@ -309,7 +311,7 @@ pub fn is_on_record(finding: &Finding) -> Result<bool> {
 }
 
 /// Stores what was found, in place of what was known of the file before. Who has acknowledged a problem has acknowledged it
-/// for as long as the same one is found.
+/// for as long as the same one is found in the same bytes.
 pub fn store(finding: &Finding) -> Result<()> {
     static STORE: Statement = Statement::new(
         "INSERT INTO @extschema@.wal_archive AS w
@@ -322,9 +324,11 @@ pub fn store(finding: &Finding) -> Result<()> {
          ON CONFLICT (segment_name) DO UPDATE SET
              timeline_id = EXCLUDED.timeline_id, start_lsn = EXCLUDED.start_lsn, end_lsn = EXCLUDED.end_lsn,
              status = CASE WHEN w.status = 'acknowledged' AND w.problem = EXCLUDED.problem
+                               AND w.sha256 IS NOT DISTINCT FROM EXCLUDED.sha256
                            THEN w.status ELSE EXCLUDED.status END,
              problem = EXCLUDED.problem,
              detail = CASE WHEN w.status = 'acknowledged' AND w.problem = EXCLUDED.problem
+                               AND w.sha256 IS NOT DISTINCT FROM EXCLUDED.sha256
                            THEN w.detail ELSE EXCLUDED.detail END,
              stored_path = EXCLUDED.stored_path, stored_bytes = EXCLUDED.stored_bytes,
              stored_changed_at = EXCLUDED.stored_changed_at, sha256 = EXCLUDED.sha256,
@@ -388,7 +392,7 @@ pub fn store(finding: &Finding) -> Result<()> {
             |_| Ok(()),
         )?;
     }
-    Ok(())
+    super::ledger_head::store(&finding.name, &finding.ledger_heads)
 }
 
 /// A file that is to get a verdict without having been read: one that is not there, waits to be read, or is another's by name.
@@ -498,7 +502,7 @@ pub fn acknowledge(from: &SegmentName, to: &SegmentName, reason: &Text) -> Resul
                     detail = concat_ws(' ', w.detail, format('Acknowledged by %s: %s.', session_user, rtrim($4, E'. \\n')))
               WHERE w.timeline_id = $1 AND w.start_lsn >= $2 AND w.end_lsn <= $3 AND w.segment_name NOT LIKE '%.%'
                 AND w.status IN ('missing', 'corrupt', 'foreign')
-             RETURNING w.segment_name, w.problem, w.start_lsn, w.end_lsn
+             RETURNING w.segment_name, w.problem, w.start_lsn, w.end_lsn, w.sha256
          ), runs AS (
              SELECT min(placed.segment_name) AS from_segment, max(placed.segment_name) AS to_segment,
                     count(*) AS segments, placed.problem
@@ -511,6 +515,9 @@ pub fn acknowledge(from: &SegmentName, to: &SegmentName, reason: &Text) -> Resul
                 jsonb_build_object('reason', $4, 'from_segment', $5, 'to_segment', $6,
                                    'segments', coalesce(sum(segments), 0),
                                    'runs', jsonb_agg(to_jsonb(runs) ORDER BY from_segment))
+                || coalesce((SELECT jsonb_build_object('sha256', jsonb_object_agg(segment_name, sha256))
+                               FROM changed WHERE problem NOT LIKE '%missing%' AND problem <> 'not_archived'
+                                 AND sha256 IS NOT NULL HAVING count(*) > 0), '{}')
            FROM runs",
     );
     ACKNOWLEDGE.write(

@@ -68,7 +68,8 @@ static START: Statement = Statement::new(
     "INSERT INTO @extschema@.backup_history
          (policy_id, backup_type, method, label, system_identifier, timeline_id, start_lsn, start_wal_file, backup_path)
      VALUES ($1, $2, coalesce($3, 'external'), $4, $5, $6, $7, $8, $9)
-     RETURNING id, EXISTS (SELECT FROM @extschema@.backup_history AS other WHERE other.status = 'running' AND other.started_at < $10)",
+     RETURNING id, coalesce((SELECT other.started_at FROM @extschema@.backup_history AS other WHERE other.status = 'running'
+                             ORDER BY other.started_at LIMIT 1) < $10, false)",
 );
 
 /// Records a running backup, and returns its id and whether others are abandoned.
@@ -279,9 +280,13 @@ pub fn end(backup: &Ended<'_>) -> Result<bool> {
     END.write(&args, |rows| Ok(rows.processed() == 1))
 }
 
-// One bound, and not now() less an interval, so that the partial index answers it however many backups run.
-static ANY_ABANDONED: Statement =
-    Statement::new("SELECT FROM @extschema@.backup_history WHERE status = 'running' AND started_at < $1 LIMIT 1");
+// The oldest one tells, and the index has it first. Asked for any that is old enough, the planner may prefer to read the table when
+// many backups run.
+static ANY_ABANDONED: Statement = Statement::new(
+    "SELECT FROM (SELECT started_at FROM @extschema@.backup_history WHERE status = 'running'
+                  ORDER BY started_at LIMIT 1) AS oldest
+     WHERE oldest.started_at < $1",
+);
 
 /// Whether a running backup began before `bound`.
 pub fn any_running_since_before(bound: TimestampWithTimeZone) -> Result<bool> {
@@ -296,7 +301,8 @@ static FAIL_ABANDONED: Statement = Statement::new(
                   || ' UTC, after this backup began, and nobody had recorded its end: a backup does not outlive its server.'
              ELSE 'Nobody recorded the end of this backup within ' || $2 || ' s (pg_backstop.running_backup_timeout).'
          END
-     WHERE status = 'running' AND started_at < $1",
+     WHERE id IN (SELECT id FROM @extschema@.backup_history WHERE status = 'running' AND started_at < $1
+                  FOR NO KEY UPDATE SKIP LOCKED)",
 );
 
 /// Marks running backups that began before `bound` failed, with the reason, and returns how many they were. `bound` is the

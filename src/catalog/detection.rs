@@ -1,6 +1,6 @@
 //! Base backups that the archive tells of, joined with what was recorded by calls.
 
-use super::{PgLsn, Statement, ledger};
+use super::{PgLsn, Statement};
 use crate::error::Result;
 
 /// A base backup as its backup history file tells of it.
@@ -33,13 +33,6 @@ pub struct Detected {
 /// Makes the ledger know of a backup: a recorded row that encloses it gets the backup's own positions, and without one a row
 /// is added. Does nothing where the file is known already.
 pub fn record(backup: &Detected) -> Result<()> {
-    // A statement that may write takes the chain's lock, even if it finds nothing to write.
-    static KNOWN: Statement =
-        Statement::new("SELECT FROM @extschema@.backup_history WHERE backup_history_file = $1 LIMIT 1");
-    if KNOWN.read(&[backup.file.as_str().into()], |rows| Ok(rows.processed() > 0))? {
-        return Ok(());
-    }
-    ledger::lock_chain()?;
     // Of several recorded rows that enclose the backup, the one with its label or, failing that, the one begun last.
     static RECORD: Statement = Statement::new(
         "WITH told AS (

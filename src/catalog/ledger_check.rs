@@ -1,131 +1,26 @@
-//! Statements that hold the ledger against itself and against the rows it tells of.
+//! Statements that hold the ledger against itself, against the rows it tells of, and against what others have seen of it.
 //!
-//! Each reads the events once, in order, and returns one row: memory stays bounded by work_mem, however long the chain is.
+//! Each reads the events in order and returns a row for each fault, all of them under one snapshot: memory stays bounded by work_mem
+//! and by what is wrong, however long the chain is.
 
-use pgrx::datum::TimestampWithTimeZone;
-
-use super::Statement;
+use super::ledger;
+use super::statement::{OneSnapshot, Row};
+use super::{Scope, Statement, Text};
 use crate::error::Result;
 
-/// What the chain itself tells.
-pub struct Chain {
-    /// How many events there are.
-    pub events: i64,
-    /// The first that is missing, does not follow the one before, does not have the hash of its contents, or tells of a
-    /// change of a backup or a recovery, or of an acknowledgement, that came past the functions.
-    pub first_broken: Option<i64>,
-}
-
-static CHAIN: Statement = Statement::new(
-    "SELECT count(*), min(CASE
-         WHEN id <> expected THEN expected
-         WHEN hash <> computed OR prev_hash IS DISTINCT FROM hash_before
-             OR (via = 'sql' AND operation <> 'INSERT' AND table_name IN ('backup_history', 'recovery_history', 'wal_archive')) THEN id
-         END)
-     FROM (SELECT id, hash, prev_hash, via, operation, table_name,
-                  coalesce(lag(id) OVER chain, 0) + 1 AS expected, lag(hash) OVER chain AS hash_before,
-                  @extschema@.ledger_hash(prev_hash, id, at, actor, table_name, row_id, operation, via, image) AS computed
-           FROM @extschema@.ledger_events
-           WINDOW chain AS (ORDER BY id)) AS events",
-);
-
-/// Recomputes the chain.
-pub fn chain() -> Result<Chain> {
-    CHAIN.read(&[], |rows| {
-        let row = rows.one("the count of events")?;
-        Ok(Chain {
-            events: row.need(1, "the count of events")?,
-            first_broken: row.get(2)?,
-        })
-    })
-}
-
-/// An event that the chain breaks at.
-pub struct Event {
-    /// Whether its hash is that of its contents.
-    pub intact: bool,
-    /// Whether it refers to the event before it.
-    pub linked: bool,
-    /// INSERT, UPDATE or DELETE.
-    pub operation: String,
-    /// The table it tells of.
-    pub table: String,
-    /// The row it tells of.
-    pub row: i64,
-    /// Who did it.
-    pub actor: String,
-    /// When.
-    pub at: TimestampWithTimeZone,
-}
-
-static EVENT: Statement = Statement::new(
-    "SELECT event.hash = @extschema@.ledger_hash(event.prev_hash, event.id, event.at, event.actor, event.table_name,
-                                                 event.row_id, event.operation, event.via, event.image),
-            event.prev_hash IS NOT DISTINCT FROM before.hash,
-            event.operation, event.table_name, event.row_id, event.actor, event.at
-     FROM @extschema@.ledger_events AS event
-     LEFT JOIN @extschema@.ledger_events AS before ON before.id = event.id - 1
-     WHERE event.id = $1",
-);
-
-/// The event of that id; `None` where it is missing.
-pub fn event(id: i64) -> Result<Option<Event>> {
-    EVENT.read(&[id.into()], |rows| {
-        rows.first()
-            .map(|row| {
-                Ok(Event {
-                    intact: row.need(1, "whether the hash is right")?,
-                    linked: row.need(2, "whether the event is linked")?,
-                    operation: row.need(3, "the operation")?,
-                    table: row.need(4, "the table")?,
-                    row: row.need(5, "the row")?,
-                    actor: row.need(6, "the actor")?,
-                    at: row.need(7, "the time")?,
-                })
-            })
-            .transpose()
-    })
-}
-
-static OUT_OF_TURN: Statement = Statement::new(
-    "SELECT id, operation, table_name, row_id
-     FROM (SELECT id, operation, table_name, row_id,
-                  lag(operation) OVER (PARTITION BY table_name, row_id ORDER BY id) IN ('INSERT', 'UPDATE') AS was_there
-           FROM @extschema@.ledger_events WHERE operation <> 'ACKNOWLEDGE') AS events
-     WHERE (operation = 'INSERT') = coalesce(was_there, false)
-     ORDER BY id LIMIT 1",
-);
-
-/// An event that cannot have happened to its row: an INSERT of one that was there, another change of one that was not.
-pub struct OutOfTurn {
-    /// The event.
-    pub id: i64,
-    /// INSERT, UPDATE or DELETE.
-    pub operation: String,
-    /// The table it tells of.
-    pub table: String,
-    /// The row it tells of.
-    pub row: i64,
-}
-
-/// The first such event.
-pub fn out_of_turn() -> Result<Option<OutOfTurn>> {
-    OUT_OF_TURN.read(&[], |rows| {
-        rows.first()
-            .map(|row| {
-                Ok(OutOfTurn {
-                    id: row.need(1, "the event's id")?,
-                    operation: row.need(2, "the operation")?,
-                    table: row.need(3, "the table")?,
-                    row: row.need(4, "the row")?,
-                })
-            })
-            .transpose()
-    })
-}
-
-/// What is between a row and its newest event.
-pub enum Difference {
+/// What is wrong with an event or a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Events are missing, from this one up to the one that `detail` gives.
+    Missing,
+    /// The event does not have the hash of its contents.
+    Changed,
+    /// The event does not refer to the one before it.
+    Unlinked,
+    /// The event tells of a change that came past the functions, made by and at what `detail` says.
+    PastFunctions,
+    /// The event inserts a row that was there, or changes one that was not.
+    OutOfTurn,
     /// The row has no event.
     NoEvent,
     /// The row refers to an event that is not there, newer than all of its events.
@@ -134,39 +29,133 @@ pub enum Difference {
     Gone,
     /// The row is there, though its newest event deleted it.
     Returned,
-    /// These columns differ.
-    Columns(String),
+    /// The columns that `detail` names differ.
+    Columns,
     /// The row refers to another event.
     Reference,
+    /// The segment that `detail` names is acknowledged, though no event accepts what is wrong with it.
+    Unexplained,
+    /// The WAL of the segment that `detail` names has another event under this id, or one where the chain has none.
+    Witness,
 }
 
-/// A row that is not what the ledger says.
-pub struct Differing {
-    /// The newest event of the row, or the missing one that it refers to.
+impl Kind {
+    fn parse(word: &str) -> Self {
+        match word {
+            "missing" => Self::Missing,
+            "changed" => Self::Changed,
+            "unlinked" => Self::Unlinked,
+            "past functions" => Self::PastFunctions,
+            "out of turn" => Self::OutOfTurn,
+            "no event" => Self::NoEvent,
+            "no newest event" => Self::NoNewestEvent,
+            "gone" => Self::Gone,
+            "returned" => Self::Returned,
+            "columns" => Self::Columns,
+            "unexplained" => Self::Unexplained,
+            "witness" => Self::Witness,
+            _ => Self::Reference,
+        }
+    }
+}
+
+/// A fault.
+pub struct Fault {
+    /// What kind of fault it is.
+    pub kind: Kind,
+    /// The event at which it is, if at one.
     pub event: Option<i64>,
-    /// The row.
-    pub row: i64,
-    /// What differs.
-    pub difference: Difference,
+    /// The table that is told of.
+    pub table: Option<String>,
+    /// The row that is told of.
+    pub row: Option<i64>,
+    /// INSERT, UPDATE, DELETE or ACKNOWLEDGE, where it is of an event.
+    pub operation: Option<String>,
+    /// What [`Kind`] says.
+    pub detail: Option<Text>,
+    /// Names this fault and no other: what is wrong at the same place in another way has another key.
+    pub key: String,
+    /// Why it is accepted, where an event of the ledger says so.
+    pub accepted: Option<Text>,
 }
 
-/// The statement that compares a table with the newest events of its rows, and returns the first difference.
+/// All that a look at the ledger found, under one snapshot.
+pub struct Findings {
+    /// How many events there are.
+    pub events: i64,
+    /// What is wrong, the oldest event first.
+    pub faults: Vec<Fault>,
+    /// The hash of the event that was asked for.
+    pub known_hash: Option<Vec<u8>>,
+}
+
+/// The faults that `found` gives, as (kind, event, table_name, row_id, operation, detail, evidence), each with its key and with the
+/// reason for which it was accepted.
+macro_rules! faults {
+    ($($found:expr),+) => {
+        Statement::new(concat!(
+            "SELECT fault.kind, fault.event, fault.table_name, fault.row_id, fault.operation, fault.detail, fault.key,
+                    (SELECT event.image ->> 'reason' FROM @extschema@.ledger_events AS event
+                      WHERE event.operation = 'ACKNOWLEDGE' AND event.table_name = 'ledger_events' AND event.via = 'function'
+                        AND event.image ->> 'fault' = fault.key LIMIT 1)
+             FROM (SELECT found.*, encode(sha256(convert_to(jsonb_build_array(kind, event, table_name, row_id, evidence)::text,
+                                                            'UTF8')), 'hex') AS key
+                   FROM (", $($found),+, ") AS found) AS fault"
+        ))
+    };
+}
+
+static CHAIN: Statement = faults!(
+    "SELECT wrong.kind, CASE wrong.kind WHEN 'missing' THEN before_id + 1 ELSE id END AS event,
+            CASE WHEN wrong.kind <> 'missing' THEN table_name END AS table_name,
+            CASE WHEN wrong.kind <> 'missing' THEN row_id END AS row_id, operation,
+            CASE wrong.kind WHEN 'missing' THEN (id - 1)::text ELSE format('%s at %s', actor, at) END AS detail,
+            CASE wrong.kind WHEN 'missing' THEN (id - 1)::text
+                            ELSE concat_ws(' ', encode(hash, 'hex'), encode(computed, 'hex'), encode(prev_hash, 'hex'),
+                                           encode(hash_before, 'hex')) END AS evidence
+     FROM (SELECT id, table_name, row_id, operation, via, actor, at, hash, prev_hash, image,
+                  coalesce(lag(id) OVER chain, 0) AS before_id, lag(hash) OVER chain AS hash_before,
+                  @extschema@.ledger_hash(prev_hash, id, at, actor, table_name, row_id, operation, via, image) AS computed
+           FROM @extschema@.ledger_events
+           WINDOW chain AS (ORDER BY id)) AS events
+     CROSS JOIN LATERAL (VALUES
+         ('missing', id <> before_id + 1),
+         ('changed', hash <> computed),
+         ('unlinked', id = before_id + 1 AND hash = computed AND prev_hash IS DISTINCT FROM hash_before),
+         ('past functions', hash = computed AND via = 'sql'
+             AND table_name IN ('backup_history', 'recovery_history', 'wal_archive', 'ledger_events')
+             AND NOT (operation = 'INSERT' AND image ->> 'origin' = 'imported'))) AS wrong (kind, holds)
+     WHERE (id <> before_id + 1 OR hash <> computed OR prev_hash IS DISTINCT FROM hash_before OR via = 'sql') AND wrong.holds"
+);
+
+static OUT_OF_TURN: Statement = faults!(
+    "SELECT 'out of turn' AS kind, id AS event, table_name, row_id, operation, NULL::text AS detail,
+            encode(hash, 'hex') AS evidence
+     FROM (SELECT id, operation, table_name, row_id, hash,
+                  lag(operation) OVER (PARTITION BY table_name, row_id ORDER BY id) IN ('INSERT', 'UPDATE') AS was_there
+           FROM @extschema@.ledger_events WHERE operation <> 'ACKNOWLEDGE') AS events
+     WHERE (operation = 'INSERT') = coalesce(was_there, false)"
+);
+
+/// The statement that compares a table with the newest events of its rows.
 macro_rules! differing {
     ($table:literal) => {
-        Statement::new(concat!(
-            "SELECT CASE WHEN ledgered.last_event_id > event.id THEN ledgered.last_event_id ELSE event.id END AS event,
-                    coalesce(event.row_id, ledgered.id) AS row,
-                    CASE WHEN event.id IS NULL THEN 'no event'
+        faults!(
+            "SELECT CASE WHEN event.id IS NULL THEN 'no event'
                          WHEN ledgered.last_event_id > event.id THEN 'no newest event'
                          WHEN ledgered.id IS NULL THEN 'gone'
                          WHEN event.operation = 'DELETE' THEN 'returned'
                          WHEN event.image <> ledgered.image THEN 'columns'
-                         ELSE 'reference' END,
+                         ELSE 'reference' END AS kind,
+                    CASE WHEN ledgered.last_event_id > event.id THEN ledgered.last_event_id ELSE event.id END AS event, '",
+            $table,
+            "' AS table_name, coalesce(event.row_id, ledgered.id) AS row_id, event.operation,
                     (SELECT string_agg(coalesce(said.key, found.key), ', ' ORDER BY coalesce(said.key, found.key))
                      FROM jsonb_each(event.image) AS said
                      FULL JOIN jsonb_each(ledgered.image) AS found ON said.key = found.key
-                     WHERE said.value IS DISTINCT FROM found.value)
-             FROM (SELECT DISTINCT ON (row_id) id, row_id, operation, image
+                     WHERE said.value IS DISTINCT FROM found.value) AS detail,
+                    concat_ws(' ', encode(event.hash, 'hex'), ledgered.last_event_id, ledgered.image) AS evidence
+             FROM (SELECT DISTINCT ON (row_id) id, row_id, operation, image, hash
                    FROM @extschema@.ledger_events WHERE table_name = '",
             $table,
             "' ORDER BY row_id, id DESC) AS event
@@ -177,9 +166,8 @@ macro_rules! differing {
              WHERE event.id IS NULL
                 OR (ledgered.id IS NULL) <> (event.operation = 'DELETE')
                 OR (event.operation <> 'DELETE'
-                    AND (event.image <> ledgered.image OR ledgered.last_event_id IS DISTINCT FROM event.id))
-             ORDER BY 1 NULLS LAST, 2 LIMIT 1"
-        ))
+                    AND (event.image <> ledgered.image OR ledgered.last_event_id IS DISTINCT FROM event.id))"
+        )
     };
 }
 
@@ -187,54 +175,82 @@ static POLICIES: Statement = differing!("backup_policies");
 static BACKUPS: Statement = differing!("backup_history");
 static RECOVERIES: Statement = differing!("recovery_history");
 
-/// The tables whose rows are ledgered.
-pub const TABLES: [&str; 3] = ["backup_policies", "backup_history", "recovery_history"];
+static UNEXPLAINED: Statement = faults!(
+    "SELECT 'unexplained' AS kind, NULL::bigint AS event, 'wal_archive' AS table_name, NULL::bigint AS row_id,
+            NULL::text AS operation, segment.segment_name AS detail,
+            concat_ws(' ', segment.segment_name, segment.problem, segment.sha256) AS evidence
+     FROM @extschema@.wal_archive AS segment
+     WHERE segment.status = 'acknowledged'
+       AND NOT EXISTS (
+           SELECT FROM @extschema@.ledger_events AS event,
+                jsonb_to_recordset(event.image -> 'runs') AS run (from_segment text, to_segment text, problem text)
+            WHERE event.table_name = 'wal_archive' AND event.operation = 'ACKNOWLEDGE'
+              AND segment.segment_name COLLATE \"C\" BETWEEN run.from_segment AND run.to_segment
+              AND run.problem IS NOT DISTINCT FROM segment.problem
+              AND coalesce(event.image -> 'sha256' ->> segment.segment_name, segment.sha256)
+                  IS NOT DISTINCT FROM segment.sha256)"
+);
 
-/// The row with the oldest newest event among those that are not what that event says, or one without an event.
-pub fn differing(table: &str) -> Result<Option<Differing>> {
-    let statement = match table {
-        "backup_policies" => &POLICIES,
-        "backup_history" => &BACKUPS,
-        _ => &RECOVERIES,
+static WITNESSES: Statement = faults!(
+    "SELECT 'witness' AS kind, witness.event_id AS event, 'ledger_events' AS table_name, NULL::bigint AS row_id,
+            NULL::text AS operation, min(witness.segment_name COLLATE \"C\") AS detail, encode(witness.hash, 'hex') AS evidence
+     FROM @extschema@.ledger_witnesses AS witness
+     LEFT JOIN @extschema@.ledger_events AS event ON event.id = witness.event_id
+     WHERE event.hash IS DISTINCT FROM witness.hash
+     GROUP BY witness.event_id, witness.hash"
+);
+
+/// Looks at all of it, and for the hash of the event `known`.
+pub fn look(known: Option<i64>) -> Result<Findings> {
+    static HASH: Statement = Statement::new("SELECT hash FROM @extschema@.ledger_events WHERE id = $1");
+    static COUNT: Statement = Statement::new("SELECT count(*) FROM @extschema@.ledger_events");
+    let _scope = Scope::enter()?;
+    let appended = ledger::append_now()?;
+    let snapshot = OneSnapshot::take(appended);
+    let events = COUNT.read_under(&snapshot, &[], |rows| {
+        rows.one("the count of events")?.need(1, "the count of events")
+    })?;
+    let known_hash = match known {
+        Some(id) => HASH.read_under(&snapshot, &[id.into()], |rows| {
+            rows.first().map_or(Ok(None), |row| row.get(1))
+        })?,
+        None => None,
     };
-    statement.read(&[], |rows| {
-        rows.first()
-            .map(|row| {
-                let kind: String = row.need(3, "the kind of difference")?;
-                Ok(Differing {
-                    event: row.get(1)?,
-                    row: row.need(2, "the row")?,
-                    difference: match kind.as_str() {
-                        "no event" => Difference::NoEvent,
-                        "no newest event" => Difference::NoNewestEvent,
-                        "gone" => Difference::Gone,
-                        "returned" => Difference::Returned,
-                        "columns" => Difference::Columns(row.get(4)?.unwrap_or_default()),
-                        _ => Difference::Reference,
-                    },
-                })
-            })
-            .transpose()
+    let mut faults = Vec::new();
+    for statement in [
+        &CHAIN,
+        &OUT_OF_TURN,
+        &POLICIES,
+        &BACKUPS,
+        &RECOVERIES,
+        &UNEXPLAINED,
+        &WITNESSES,
+    ] {
+        statement.read_under(&snapshot, &[], |rows| {
+            for row in rows {
+                faults.push(fault(&row)?);
+            }
+            Ok(())
+        })?;
+    }
+    // In a tie the chain goes first: it is the deeper fault. What is at no event comes last.
+    faults.sort_by_key(|fault: &Fault| fault.event.map_or((true, 0), |event| (false, event)));
+    Ok(Findings {
+        events,
+        faults,
+        known_hash,
     })
 }
 
-static UNEXPLAINED: Statement = Statement::new(
-    "WITH said AS MATERIALIZED (
-         SELECT run.from_segment, run.to_segment
-         FROM @extschema@.ledger_events AS event,
-              jsonb_to_recordset(event.image -> 'runs') AS run (from_segment text, to_segment text)
-         WHERE event.table_name = 'wal_archive' AND event.operation = 'ACKNOWLEDGE'
-     )
-     SELECT segment.segment_name
-     FROM @extschema@.wal_archive AS segment
-     WHERE segment.status = 'acknowledged'
-       AND NOT EXISTS (SELECT FROM said WHERE segment.segment_name BETWEEN said.from_segment AND said.to_segment)
-     ORDER BY 1 LIMIT 1",
-);
-
-/// A segment that is acknowledged, though no event says so.
-pub fn unexplained_acknowledgement() -> Result<Option<String>> {
-    UNEXPLAINED.read(&[], |rows| {
-        rows.first().map(|row| row.need(1, "a segment name")).transpose()
+fn fault(row: &Row) -> Result<Fault> {
+    Ok(Fault {
+        kind: Kind::parse(&row.need::<String>(1, "the kind of fault")?),
+        event: row.get(2)?,
+        table: row.get(3)?,
+        row: row.get(4)?,
+        operation: row.get(5)?,
+        detail: row.get(6)?,
+        key: row.need(7, "the fault's key")?,
+        accepted: row.get(8)?,
     })
 }

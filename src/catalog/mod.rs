@@ -13,6 +13,7 @@ mod ids;
 mod image;
 pub mod ledger;
 pub mod ledger_check;
+pub mod ledger_head;
 pub mod lives;
 mod lsn;
 mod names;

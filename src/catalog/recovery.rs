@@ -3,7 +3,7 @@
 use pgrx::AnyNumeric;
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 
-use super::statement::Rows;
+use super::statement::{Row, Rows};
 use super::{PgLsn, Statement, Text, backup};
 use crate::error::Result;
 use recovery::Measured;
@@ -42,7 +42,7 @@ static START: Statement = Statement::new(
 
 /// Records a running recovery and returns its id and when it began.
 pub fn start(recovery: &Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
-    START.write(&recovery.arguments(), begun)
+    START.write(&recovery.arguments(), |rows| begun(&rows.one("the recovery's id")?))
 }
 
 // It began before the server accepted writes, and the life before had begun by then: so it is the one that this life began with.
@@ -81,15 +81,16 @@ static TAKE_OVER: Statement = Statement::new(
          end_time = NULL, duration_seconds = NULL, rto_seconds = NULL, predicted_rto_seconds = NULL,
          checks = nullif(checks - ARRAY['start_time', 'end_time', 'rto_seconds',
                                         CASE WHEN $4 IS NOT NULL THEN 'target_time' END], '{}')
-     WHERE id = $11
+     WHERE id = $11 AND origin = 'detected'
      RETURNING id, start_time",
 );
 
-/// Makes a detected recovery the one that the caller records, still without what it is expected to take. Otherwise as [`start`].
-pub fn take_over(id: i64, recovery: &Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
+/// Makes a detected recovery the one that the caller records, still without what it is expected to take; `None` where it is no
+/// detected one any more. Otherwise as [`start`].
+pub fn take_over(id: i64, recovery: &Started<'_>) -> Result<Option<(i64, TimestampWithTimeZone)>> {
     let mut args = Vec::from(recovery.arguments());
     args.push(id.into());
-    TAKE_OVER.write_latest(&args, begun)
+    TAKE_OVER.write_latest(&args, |rows| rows.first().as_ref().map(begun).transpose())
 }
 
 /// Adds how long a recovery is expected to take, in seconds.
@@ -100,8 +101,7 @@ pub fn expect(id: i64, predicted_seconds: f64) -> Result<()> {
     EXPECT.write_latest(&[id.into(), predicted_seconds.into()], |_| Ok(()))
 }
 
-fn begun(rows: Rows) -> Result<(i64, TimestampWithTimeZone)> {
-    let row = rows.one("the recovery's id")?;
+fn begun(row: &Row) -> Result<(i64, TimestampWithTimeZone)> {
     Ok((
         row.need(1, "the recovery's id")?,
         row.need(2, "when the recovery began")?,

@@ -28,6 +28,8 @@ enum Mode {
     Read,
     /// As `Read`, and sees all that is committed now, even where the caller's snapshot is older.
     ReadLatest,
+    /// As `Read`, and sees what that snapshot shows.
+    ReadUnder(pg_sys::Snapshot),
     /// May change rows.
     Write,
     /// May change rows, and sees all that is committed now, even in a transaction whose own snapshot is older.
@@ -52,6 +54,16 @@ impl Statement {
     /// Errors as [`Statement::read`].
     pub fn read_latest<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
         self.run(Mode::ReadLatest, args, rows)
+    }
+
+    /// Runs a statement that only reads, under a snapshot that several statements share. Errors as [`Statement::read`].
+    pub fn read_under<R>(
+        &'static self,
+        snapshot: &OneSnapshot,
+        args: &[DatumWithOid<'_>],
+        rows: impl FnOnce(Rows) -> Result<R>,
+    ) -> Result<R> {
+        self.run(Mode::ReadUnder(snapshot.0), args, rows)
     }
 
     /// Runs a statement that may write. Errors as [`Statement::read`].
@@ -102,13 +114,16 @@ impl Statement {
                     Mode::Write => {
                         pg_sys::SPI_execute_plan(plan.pointer, values.as_mut_ptr(), nulls.as_ptr(), false, 0)
                     }
-                    Mode::ReadLatest | Mode::WriteLatest => pg_sys::SPI_execute_snapshot(
+                    Mode::ReadLatest | Mode::WriteLatest | Mode::ReadUnder(_) => pg_sys::SPI_execute_snapshot(
                         plan.pointer,
                         values.as_mut_ptr(),
                         nulls.as_ptr(),
-                        pg_sys::GetLatestSnapshot(),
+                        match mode {
+                            Mode::ReadUnder(snapshot) => snapshot,
+                            _ => pg_sys::GetLatestSnapshot(),
+                        },
                         std::ptr::null_mut(),
-                        matches!(mode, Mode::ReadLatest),
+                        !matches!(mode, Mode::WriteLatest),
                         true,
                         0,
                     ),
@@ -184,6 +199,33 @@ impl Statement {
 thread_local! {
     // Never dropped: when the process ends, PostgreSQL's memory may be gone before Rust's destructors run.
     static PLANS: ManuallyDrop<RefCell<Plans>> = ManuallyDrop::new(RefCell::new(Plans::default()));
+}
+
+/// A snapshot of all that is committed now and of what this transaction has written, whatever its isolation level: for statements
+/// that hold one thing against another, and must not see the one earlier than the other.
+pub struct OneSnapshot(pg_sys::Snapshot);
+
+impl OneSnapshot {
+    /// Takes it; `after_writes` where this command has written what is to be seen.
+    pub fn take(after_writes: bool) -> Self {
+        // SAFETY: within a transaction. The snapshot is registered, so it lives until it is dropped or the transaction ends.
+        unsafe {
+            if after_writes {
+                pg_sys::CommandCounterIncrement();
+            }
+            Self(pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot()))
+        }
+    }
+}
+
+impl Drop for OneSnapshot {
+    fn drop(&mut self) {
+        // After an error the transaction's abort has released it, or will.
+        if !std::thread::panicking() {
+            // SAFETY: registered when it was taken, by the same resource owner.
+            unsafe { pg_sys::UnregisterSnapshot(self.0) };
+        }
+    }
 }
 
 /// A plan that SPI keeps. Whoever runs it holds it, so that it is not freed under way.

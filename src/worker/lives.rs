@@ -3,11 +3,12 @@
 
 use super::process;
 use crate::catalog::lives::{self, Begun, Newest, SelfKnowledge};
-use crate::catalog::{self, PgLsn, ledger};
+use crate::catalog::{self, PgLsn};
 use crate::error::Result;
 use crate::heartbeat::Heartbeat;
 use crate::home;
 use crate::life::{self, Life, Role};
+use crate::locks;
 use crate::server::{Exposure, Server};
 use crate::shmem;
 use crate::transaction::in_transaction;
@@ -86,7 +87,9 @@ impl LifeDuty {
             let home = self.home(server)?.clone();
             let before = in_transaction(|| lives::newest(server.system_identifier()))?;
             let chapter = Chapter::read(server, life, &home, before)?;
-            in_transaction(|| chapter.record(server))?;
+            if !in_transaction(|| chapter.record(server))? {
+                return Ok(());
+            }
             life::update(|life| life.is_settled = true);
             self.is_recorded = true;
         }
@@ -199,18 +202,21 @@ impl<'a> Chapter<'a> {
         })
     }
 
-    /// Writes it down, unless that has been done. Needs a transaction.
-    fn record(self, server: &Server) -> Result<()> {
+    /// Writes it down, unless that has been done; `false` where that has to wait for a session that is recording a recovery. Needs a
+    /// transaction.
+    fn record(self, server: &Server) -> Result<bool> {
         let (Some(started_at), Some(writes_at)) = (
             crate::catalog::archive::time(self.life.began_at),
             crate::catalog::archive::time(self.life.writes_at),
         ) else {
-            return Ok(());
+            return Ok(true);
         };
         let (system, timeline) = (server.system_identifier(), server.timeline_id()?);
-        ledger::lock_chain()?;
+        if !locks::try_record_found_recovery() {
+            return Ok(false);
+        }
         if lives::is_recorded(system, started_at, timeline)? {
-            return Ok(());
+            return Ok(true);
         }
         let start = self.label.as_ref().map(|label| PgLsn(label.start_lsn.0));
         let backup = match (&self.label, start) {
@@ -260,7 +266,7 @@ impl<'a> Chapter<'a> {
         // The worker's commits are not waited for otherwise; this one would be missed after the next crash.
         // SAFETY: a flag of the transaction that is open.
         unsafe { pg_sys::ForceSyncCommit() };
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -14,6 +14,7 @@ mod session;
 mod tick;
 mod verifier;
 pub mod watch;
+mod witness;
 
 pub use process::{StartError, start_unattended};
 pub use samples::SAMPLE_EVERY;

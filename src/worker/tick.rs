@@ -5,6 +5,7 @@ use super::lives::{self, LifeDuty};
 use super::process;
 use super::samples::SampleDuty;
 use super::session::Configured;
+use super::witness::WitnessDuty;
 use crate::error::Result;
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
@@ -77,6 +78,7 @@ struct Worker {
     lives: LifeDuty,
     archive: ArchiveDuty,
     samples: SampleDuty,
+    witness: WitnessDuty,
     reported: String,
 }
 
@@ -118,19 +120,22 @@ impl Worker {
         }
         if extension.is_none() {
             lives::let_pass(&server);
+            shmem::update(|status| status.ledger_head_id = 0);
             return Ok(WorkerState::WaitingForExtension);
         }
         // What one duty cannot do keeps no other from being done.
         let lived = caught(|| self.lives.tick(&server));
+        let witnessed = caught(|| self.witness.tick(server.standby));
         if server.standby {
-            return lived.map(|()| WorkerState::Standby);
+            return lived.and(witnessed).map(|()| WorkerState::Standby);
         }
         let timeout = settings::running_backup_timeout();
         let abandoned = in_transaction(|| crate::api::backup::fail_abandoned_backups(timeout));
         let looked = caught(|| self.archive.tick(&server));
         // Samples come even when the archive cannot be read: that is when exposure grows.
         let sampled = caught(|| self.samples.tick(&server, self.archive.unverified()));
-        looked.and(lived).and(sampled).and(abandoned).map(|_| WorkerState::Idle)
+        let outcomes = [looked, lived, sampled, witnessed, abandoned.map(drop)];
+        outcomes.into_iter().collect::<Result<()>>().map(|()| WorkerState::Idle)
     }
 }
 

@@ -265,8 +265,8 @@ impl Stored {
             let backup = &self.scene.backup;
             cluster.text(&format!(
                 "INSERT INTO backup_history (backup_type, method, system_identifier, timeline_id, start_lsn, end_lsn,
-                                             start_wal_file, end_wal_file, status, finished_at)
-                 SELECT 'full', 'pg_basebackup', system_identifier, 1, '{}', '{}', '{}', '{}', 'completed', now()
+                                             start_wal_file, end_wal_file, status, finished_at, origin)
+                 SELECT 'full', 'pg_basebackup', system_identifier, 1, '{}', '{}', '{}', '{}', 'completed', now(), 'imported'
                    FROM pg_control_system()",
                 backup.start_lsn, backup.stop_lsn, backup.start_wal_file, backup.stop_wal_file
             ))?;

@@ -240,6 +240,9 @@ pub struct Facts {
     pub needs: Option<Vec<Need>>,
     /// How many completed backups are on record and not in `backups`.
     pub unlisted: u64,
+    /// Who put the newest usable backup on record with SQL, past the functions, and when; none where nobody did, where it was declared
+    /// as imported, and where somebody has accepted it.
+    pub put_in_by_sql: Option<String>,
     /// What is not verified.
     pub broken: Vec<BrokenRun>,
     /// What is.

@@ -258,6 +258,18 @@ fn usable_backups(facts: &Facts, survey: &Survey, reasons: &mut Reasons) {
             reasons.add(without, sentence);
         }
         Some(newest) => {
+            if let Some(by) = &facts.put_in_by_sql {
+                reasons.add(
+                    Readiness::AtRisk,
+                    format!(
+                        "Backup {}, from which recovery starts, was put on record with SQL, past the functions of pg_backstop, by {by}, \
+                         and nothing but that says that it is there; record backups with record_backup_start() and \
+                         record_backup_complete(), give a row that is imported origin = 'imported', or accept it with \
+                         acknowledge_ledger_fault().",
+                        newest.id
+                    ),
+                );
+            }
             let newer = unusable.iter().filter(|(backup, _)| position(backup) > position(newest));
             for (backup, why) in newer.take(NAMED) {
                 // Right after a backup its last segment has yet to be archived and read: that is no fault.

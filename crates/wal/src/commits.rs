@@ -342,7 +342,10 @@ fn commit(record: &Record<'_>) -> Option<Commit> {
             origin,
             xid,
         }),
-        Meaning::Abort { .. } | Meaning::RestorePoint { .. } | Meaning::OverwriteContrecord { .. } => None,
+        Meaning::Abort { .. }
+        | Meaning::RestorePoint { .. }
+        | Meaning::LedgerHead(_)
+        | Meaning::OverwriteContrecord { .. } => None,
     }
 }
 

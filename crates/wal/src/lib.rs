@@ -37,6 +37,7 @@ mod finding;
 mod format;
 mod handover;
 mod history;
+mod ledger_head;
 mod lsn;
 mod page;
 mod page_check;
@@ -56,6 +57,7 @@ pub use commits::{Commit, CommitScanner, ScanError, ScanProgress, ends_with_shut
 pub use format::{BlockSizeError, Major, WalFormat};
 pub use handover::{Handover, HandoverError};
 pub use history::{HistoryEntry, HistoryError, TimelineHistory};
+pub use ledger_head::LedgerHead;
 pub use lsn::{Lsn, LsnError, Timeline};
 pub use problem::{Fault, Problem, Status};
 pub use reading::{SegmentReader, verify_reader};

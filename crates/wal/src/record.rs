@@ -1,6 +1,7 @@
 //! Records (XLogRecord, xlogrecord.h), and what the few kinds that matter here say (xact.h, pg_control.h, xlog_internal.h).
 
 use crate::bytes::{i64_at, text, u16_at, u32_at, u64_at};
+use crate::ledger_head::LedgerHead;
 use crate::lsn::Lsn;
 use crate::timestamp::PgTimestamp;
 
@@ -16,6 +17,8 @@ pub(crate) const PREFIX: usize = 96;
 pub(crate) const RM_XLOG: u8 = 0;
 /// RM_XACT_ID.
 const RM_XACT: u8 = 1;
+/// RM_LOGICALMSG_ID.
+const RM_LOGICALMSG: u8 = 21;
 /// XLOG_CHECKPOINT_SHUTDOWN.
 const XLOG_CHECKPOINT_SHUTDOWN: u8 = 0x00;
 /// XLOG_SWITCH.
@@ -101,7 +104,7 @@ impl RecordHeader {
 
     /// Whether anything of the body is of interest.
     pub const fn is_read(&self) -> bool {
-        matches!(self.resource_manager, RM_XLOG | RM_XACT)
+        matches!(self.resource_manager, RM_XLOG | RM_XACT | RM_LOGICALMSG)
     }
 }
 
@@ -132,6 +135,8 @@ pub(crate) enum Meaning {
         name: String,
         at: Option<PgTimestamp>,
     },
+    /// The newest event of a ledger of pg_backstop.
+    LedgerHead(LedgerHead),
     /// A record was given up after a crash: its start.
     OverwriteContrecord {
         overwritten: Option<Lsn>,
@@ -156,6 +161,7 @@ impl Record<'_> {
                 })
             }
             RM_XLOG => self.meaning_of_xlog(),
+            RM_LOGICALMSG => LedgerHead::of_record(self.main_data().1).map(Meaning::LedgerHead),
             _ => None,
         }
     }

@@ -10,6 +10,7 @@ use crate::finding::Finding;
 use crate::format::WalFormat;
 use crate::handover::Handover;
 use crate::history::TimelineHistory;
+use crate::ledger_head::LedgerHead;
 use crate::lsn::Lsn;
 use crate::page::SHORT_HEADER;
 use crate::problem::{Fault, Problem, Status};
@@ -60,6 +61,8 @@ pub struct SegmentSummary {
     pub xids: Option<XidRange>,
     /// The restore points among them; the first [`SegmentVerifier::MAX_RESTORE_POINTS`].
     pub restore_points: Vec<RestorePoint>,
+    /// The newest head of each ledger that was noted in it; of at most [`SegmentVerifier::MAX_LEDGERS`].
+    pub ledger_heads: Vec<LedgerHead>,
     /// The end of the last record, where a switch ended the segment early; else the segment's end.
     pub end_of_data: Lsn,
     /// Whether an XLOG_SWITCH record ended it.
@@ -128,6 +131,7 @@ struct Tally {
     latest_xact_at: Option<PgTimestamp>,
     xids: Option<XidRange>,
     restore_points: Vec<RestorePoint>,
+    ledger_heads: Vec<LedgerHead>,
     last_start: Option<Lsn>,
     last_end: Option<Lsn>,
 }
@@ -165,12 +169,26 @@ impl Tally {
                     at,
                 });
             }
+            Some(Meaning::LedgerHead(head)) => self.note(head),
             _ => {}
         }
     }
 }
 
+impl Tally {
+    fn note(&mut self, head: LedgerHead) {
+        let is_same = |known: &&mut LedgerHead| known.database == head.database && known.extension == head.extension;
+        if let Some(known) = self.ledger_heads.iter_mut().find(is_same) {
+            *known = head;
+        } else if self.ledger_heads.len() < SegmentVerifier::MAX_LEDGERS {
+            self.ledger_heads.push(head);
+        }
+    }
+}
+
 impl SegmentVerifier {
+    /// Of how many ledgers the heads are kept; each database can have one.
+    pub const MAX_LEDGERS: usize = 64;
     /// How many restore points of one segment are kept.
     pub const MAX_RESTORE_POINTS: usize = 1024;
 
@@ -382,6 +400,7 @@ impl SegmentVerifier {
             last_record: self.tally.last_start,
             xids: self.tally.xids,
             restore_points: self.tally.restore_points,
+            ledger_heads: self.tally.ledger_heads,
             end_of_data: self.tally.last_end.filter(|_| switched).unwrap_or(self.name.end()),
             switched,
             unchecked_head: self.stream.unseen,

@@ -22,6 +22,24 @@ fn a_cluster_in_order_is_ready_without_a_word() {
 }
 
 #[test]
+fn a_backup_that_nothing_but_sql_says_is_there_puts_at_risk() {
+    let mut facts = sound();
+    facts.put_in_by_sql = Some("mallory at 2026-01-01 10:00:00 UTC".to_owned());
+    let verdict = facts.verdict();
+    assert_eq!(verdict.status, AtRisk);
+    verdict.says(
+        AtRisk,
+        &[
+            "Backup 2,",
+            "with SQL",
+            "by mallory at 2026-01-01",
+            "record_backup_start()",
+            "origin = 'imported'",
+        ],
+    );
+}
+
+#[test]
 fn without_a_backup_nothing_protects_and_the_exposure_is_not_known() {
     let verdict = cluster(Vec::new()).verdict();
     assert_eq!(

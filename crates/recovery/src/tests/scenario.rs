@@ -60,6 +60,7 @@ pub fn cluster(backups: Vec<BackupFact>) -> Facts {
         backups,
         needs: None,
         unlisted: 0,
+        put_in_by_sql: None,
         broken: Vec::new(),
         extents: vec![Extent {
             timeline: Timeline(1),

@@ -1,4 +1,5 @@
-//! The ledger's calls beside the same logic in PL/pgSQL: same tables, same checks, same chain of hashes, same cluster.
+//! The ledger's calls beside the same logic in PL/pgSQL: same tables, same checks, same cluster; once with the same chain of hashes,
+//! and once without any chain.
 
 use std::fs;
 
@@ -19,19 +20,20 @@ pub fn bench() -> Result<Vec<Line>> {
         // Both sides for themselves.
         cluster.text("SELECT backstop.stop_worker()")?;
         cluster.text(include_str!("peer.sql"))?;
+        cluster.text(&without_chain())?;
         anyhow::Ok(cluster)
     })?;
     let mut lines = Vec::new();
-    for sessions in [1, 4] {
-        let what = format!("ledger calls/s, {sessions} at a time");
-        let mut ours = || calls_per_second(&cluster, "backstop", sessions);
-        let mut peer = || calls_per_second(&cluster, "peer", sessions);
-        lines.extend(compare(
-            [what],
-            TURNS,
-            ("pg_backstop", &mut ours),
-            ("PL/pgSQL", &mut peer),
-        )?);
+    for (schema, name, chain) in [
+        ("peer", "PL/pgSQL", "with a chain"),
+        ("plain", "PL/pgSQL", "peer without chain"),
+    ] {
+        for sessions in [1, 8, 32] {
+            let what = format!("ledger calls/s, {sessions} at a time, {chain}");
+            let mut ours = || calls_per_second(&cluster, "backstop", sessions);
+            let mut peer = || calls_per_second(&cluster, schema, sessions);
+            lines.extend(compare([what], TURNS, ("pg_backstop", &mut ours), (name, &mut peer))?);
+        }
     }
     for schema in ["backstop", "peer"] {
         let ended = cluster.text(&format!(
@@ -45,6 +47,19 @@ pub fn bench() -> Result<Vec<Line>> {
         "the ledger is broken"
     );
     Ok(lines)
+}
+
+/// The peer once more, in a schema of its own, and with nothing that makes a chain.
+fn without_chain() -> String {
+    let plain = include_str!("peer.sql")
+        .replace("peer", "plain")
+        .replace("PERFORM pg_advisory_xact_lock(1);", "");
+    format!(
+        "{plain}
+         DROP TRIGGER ledger_lock ON plain.backup_history; DROP TRIGGER ledger_append ON plain.backup_history;
+         ALTER TABLE plain.backup_history ALTER last_event_id SET DEFAULT 0,
+             DROP CONSTRAINT backup_history_last_event_id_fkey"
+    )
 }
 
 fn calls_per_second(cluster: &Cluster, schema: &str, sessions: usize) -> Result<[f64; 1]> {
