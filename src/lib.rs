@@ -13,6 +13,7 @@ mod home;
 mod inspection;
 mod life;
 mod locks;
+mod memory;
 mod planning;
 mod prediction;
 mod preparation;

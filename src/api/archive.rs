@@ -145,7 +145,7 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     let to_read = if all { inspection.held_texts() } else { texts.to_read };
     for (kind, name) in to_read {
         let read = inspection.read_text(kind, &name, &mut || {
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
         })?;
         inspection.store_text(&name, read.as_ref())?;
     }
@@ -158,7 +158,7 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
         let decided = inspection.decide(looked_up)?;
         inspection.record(&decided)?;
         inspection.settle(&decided);
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
         lot = inspection.next_lot();
     }
     let strangers = inspection.news_of_strangers()?;
@@ -171,7 +171,7 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     while let Some(segment) = queue.pop_first() {
         let precedent = Precedent::of(&inspection, segment)?;
         let looked = succession.read(&mut inspection, segment, precedent, &mut |_| {
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
         })?;
         queue.extend(inspection.store(segment, &looked)?);
     }

@@ -175,7 +175,7 @@ fn measure(path: &Text) -> (Option<i64>, Option<i64>) {
         return (None, None);
     }
     let measured = artifact::measure(path.as_path(), &mut || {
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
     });
     match measured {
         Ok(measured) => (i64::try_from(measured.bytes).ok(), i64::try_from(measured.files).ok()),

@@ -33,7 +33,7 @@ pub fn find(id: i64, path: &Text, recorded_start: Option<PgLsn>) -> Result<Optio
     };
     let server = Server::observe()?;
     let between = &mut || {
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
     };
     let manifest = match read_manifest(&found.manifest(), &mut |_| between()) {
         Ok(manifest) => manifest,

@@ -6,6 +6,7 @@ use crate::api::storage;
 use crate::assessment::Assessment;
 use crate::catalog::plan as facts;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::server::Server;
 use archive::{Source, contained};
 use chrono::{DateTime, Utc};
@@ -145,8 +146,9 @@ impl<'a> Reading<'a> {
 
     /// Tells of every commit in a segment; false where it could not be read from end to end.
     fn commits(&mut self, segment: SegmentName, on_commit: &mut dyn FnMut(&Commit)) -> Result<bool> {
+        memory::before_reading();
         let between = || {
-            pgrx::check_for_interrupts!();
+            memory::check_for_interrupts();
         };
         let opening = self.access.read(self.server, &segment.to_string(), &mut || between())?;
         let Opening::File(opened) = opening else {
