@@ -76,7 +76,7 @@ impl Waiting {
     pub const SESSION: Self = Self {
         patience: process::PATIENCE,
         between: |_| {
-            pgrx::check_for_interrupts!();
+            crate::memory::check_for_interrupts();
         },
     };
 }

@@ -1,20 +1,20 @@
 //! The facts of this moment put together, and what crate `recovery` makes of them.
 
 use crate::access::{choose_source, is_filled_by_archiver};
-use crate::catalog::{self, facts, ledger, outline, plan, windows};
+use crate::catalog::{self, candidates, facts, ledger, outline, plan, windows};
 use crate::error::{Error, Result};
 
 use crate::server::{self, Exposure, Server};
-use crate::{settings, shmem};
+use crate::{memory, settings, shmem};
 use archive::Source;
 use chrono::{DateTime, Utc};
 use pgrx::datum::TimestampWithTimeZone;
 use recovery::plan::Bounds;
 use recovery::{
-    Archiver, BackupFact, BackupStatus, EndedBy, Facts, OldestCommit, Rates, Survey, Usable, Verdict, Window,
+    Archiver, BackupFact, BackupStatus, EndedBy, Facts, Need, OldestCommit, Rates, Survey, Usable, Verdict, Window,
     WorkerFact, assess, survey,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 use wal::{Lsn, PgTimestamp, Timeline};
 
@@ -40,19 +40,12 @@ pub enum Depth {
     Overview,
     /// As [`Depth::Overview`], and of the backups that each gap affects as many as a sentence tells of.
     Verdict,
-    /// As [`Depth::Overview`], and all backups that each gap affects.
+    /// As [`Depth::Overview`], and whether each gap affects any backup.
     Gaps,
-    /// Every backup, each with its own verdict.
-    Everything,
 }
 
 impl Assessment {
-    /// Gathers the facts, with every backup. Reads only; needs a transaction, and works on a standby.
-    pub fn gather(server: &Server) -> Result<Self> {
-        Self::of(server, Depth::Everything)
-    }
-
-    /// Gathers the facts. As [`Assessment::gather`].
+    /// Gathers the facts. Reads only; needs a transaction, and works on a standby.
     pub fn of(server: &Server, depth: Depth) -> Result<Self> {
         let archive_mode = server::setting(c"archive_mode").unwrap_or_default();
         let mode_on = matches!(archive_mode.as_str(), "on" | "always");
@@ -98,6 +91,7 @@ impl Assessment {
             rates: Rates::of(&catalog::recovery::measured()?),
         };
         load_backups(&mut facts, server, depth)?;
+        memory::require(room_for_sums(&facts))?;
         let survey = survey(&facts);
         if survey.newest_usable.is_none() && depth != Depth::Protection {
             let listed = facts
@@ -118,6 +112,18 @@ impl Assessment {
         })
     }
 
+    /// Looks at these backups too, and at those that they build on.
+    pub fn add_backups(&mut self, server: &Server, ids: &[i64]) -> Result<()> {
+        let more = candidates::with_parents(server.system_identifier(), ids)?;
+        let known: HashSet<i64> = self.facts.backups.iter().map(|backup| backup.id).collect();
+        let backups = &mut self.facts.backups;
+        backups.extend(more.into_iter().filter(|backup| !known.contains(&backup.id)));
+        backups.sort_by_key(|backup| backup.id);
+        memory::require(room_for_sums(&self.facts))?;
+        self.survey = survey(&self.facts);
+        Ok(())
+    }
+
     /// Where a search for the oldest commit that would be lost begins; none where nothing protects, or on a standby.
     pub fn exposure(&self, server: &Server) -> Option<Exposure> {
         let protected = self.survey.protection.protected.filter(|_| !server.standby)?;
@@ -127,12 +133,17 @@ impl Assessment {
     /// For each backup the first moment that it can be recovered to: the latest commit or abort in the segments that it needs to be
     /// consistent, since recovery to an earlier time would stop there. Where nothing happened meanwhile, its end.
     pub fn consistent_times(&self, backups: &[&Usable]) -> Result<HashMap<i64, DateTime<Utc>>> {
-        let size = self.facts.size.bytes();
         let by_id: HashMap<i64, &BackupFact> = self.facts.backups.iter().map(|fact| (fact.id, fact)).collect();
         let facts: Vec<&BackupFact> = backups
             .iter()
             .filter_map(|usable| by_id.get(&usable.id).copied())
             .collect();
+        self.consistent_times_of(&facts)
+    }
+
+    /// The same of usable backups by their facts.
+    pub fn consistent_times_of(&self, facts: &[&BackupFact]) -> Result<HashMap<i64, DateTime<Utc>>> {
+        let size = self.facts.size.bytes();
         let ranges: Vec<_> = facts
             .iter()
             .map(|fact| {
@@ -147,6 +158,19 @@ impl Assessment {
             .zip(latest)
             .filter_map(|(fact, latest)| Some((fact.id, latest.or(fact.finished_at)?)))
             .collect())
+    }
+
+    /// What all backups need that gaps may affect.
+    pub fn needs(&self, server: &Server) -> Result<Vec<Need>> {
+        if self.survey.gaps.is_empty() {
+            return Ok(Vec::new());
+        }
+        outline::needs(
+            server.system_identifier(),
+            &self.facts.broken,
+            &self.facts.history,
+            None,
+        )
     }
 
     /// The verdict, given the oldest commit that would be lost.
@@ -215,18 +239,14 @@ pub fn timestamp(at: DateTime<Utc>) -> Option<TimestampWithTimeZone> {
 /// Loads the backups, as many as `depth` asks for.
 fn load_backups(facts: &mut Facts, server: &Server, depth: Depth) -> Result<()> {
     let system = server.system_identifier();
-    if depth == Depth::Everything {
-        facts.backups = facts::backups(system)?;
-        return Ok(());
-    }
     facts.backups = outline::backups(system, &recovery::outline::lookups(facts))?;
     let limit = match depth {
-        Depth::Verdict => Some(recovery::outline::COUNTED),
-        Depth::Gaps => None,
-        Depth::Protection | Depth::Overview | Depth::Everything => return Ok(()),
+        Depth::Verdict => recovery::outline::COUNTED,
+        Depth::Gaps => 1,
+        Depth::Protection | Depth::Overview => return Ok(()),
     };
     if !facts.broken.is_empty() {
-        facts.needs = Some(outline::needs(system, &facts.broken, &facts.history, limit)?);
+        facts.needs = Some(outline::needs(system, &facts.broken, &facts.history, Some(limit))?);
     }
     Ok(())
 }
@@ -236,6 +256,26 @@ fn unreadable(source: &Source) -> Option<String> {
     let status = shmem::read().filter(|status| status.pid != 0)?;
     let is_of_source = status.archive_source.starts_with(&format!("{source} ("));
     Some(status.archive_error.as_str().to_owned()).filter(|error| is_of_source && !error.is_empty())
+}
+
+/// What a survey of these facts and what follows from it take at most, bytes: some thousand for each fact, for each may become a window
+/// or a gap, and be sorted and told of.
+fn room_for_sums(facts: &Facts) -> usize {
+    const EACH: usize = 4096;
+    let lists = [
+        facts.backups.len(),
+        facts.broken.len(),
+        facts.extents.len(),
+        facts.history.entries().len(),
+    ];
+    let each = lists.iter().sum::<usize>().saturating_mul(EACH);
+    // Every gap lists backups that it affects.
+    let ids: usize = facts.needs.iter().flatten().map(|need| need.ids.len()).sum();
+    let listed = facts
+        .broken
+        .len()
+        .saturating_mul(ids.min(2 * recovery::outline::COUNTED));
+    each.saturating_add(listed.saturating_mul(2 * size_of::<i64>()))
 }
 
 /// A search for commits of others behind `from`, which begins behind what the worker has searched already.

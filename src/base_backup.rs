@@ -9,6 +9,8 @@ use archive::{Compression, Content, contained};
 use artifact::base_backup::open_file;
 use artifact::{BackupLabel, BaseBackup, Format, Tar, members};
 
+use crate::memory;
+
 mod control;
 mod own_wal;
 
@@ -85,6 +87,7 @@ pub fn visit_tar(
     between: &mut dyn FnMut(),
     visit: &mut dyn FnMut(artifact::Member<'_>, &mut dyn FnMut()) -> ControlFlow<()>,
 ) -> Result<(), String> {
+    memory::before_reading();
     let file = open_file(&tar.path).map_err(|error| error.to_string())?;
     let compression = Compression::of_suffix(tar.suffix).unwrap_or(Compression::None);
     // The decoders are other people's code, and what they read comes from outside; what `between` raises goes through.

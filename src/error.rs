@@ -213,6 +213,12 @@ pub enum Error {
         /// Version of the extension in this database.
         objects: String,
     },
+    /// Memory has run out.
+    #[error("out of memory")]
+    OutOfMemory {
+        /// What was asked for in vain.
+        bytes: usize,
+    },
     /// SPI refused.
     #[error("internal query failed: {0}")]
     Spi(#[from] SpiError),
@@ -266,6 +272,7 @@ impl Error {
             Self::WrongState { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::LedgerIsAppendOnly { .. } => PgSqlErrorCode::ERRCODE_RESTRICT_VIOLATION,
             Self::NotTheTrigger { .. } => PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            Self::OutOfMemory { .. } => PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
             Self::UnexpectedAnswer { .. } | Self::UnexpectedType(_) | Self::Spi(_) | Self::Raised(_) => {
                 PgSqlErrorCode::ERRCODE_INTERNAL_ERROR
             }
@@ -298,6 +305,7 @@ impl Error {
             Self::NotReachable(refusal) => Some(refusal.detail()),
             Self::InvalidArgument { detail, .. } | Self::WrongState { detail, .. } => Some(detail.clone()),
             Self::LedgerIsAppendOnly { detail, .. } => Some((*detail).into()),
+            Self::OutOfMemory { bytes } => Some(format!("Failed on request of size {bytes}.")),
             _ => None,
         }
     }

@@ -14,6 +14,7 @@ mod home;
 mod inspection;
 mod life;
 mod locks;
+mod memory;
 mod planning;
 mod prediction;
 mod preparation;

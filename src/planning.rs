@@ -2,21 +2,26 @@
 //! of it.
 
 mod backup;
+mod origins;
 mod transaction;
 
-use crate::assessment::Assessment;
+use crate::assessment::{Assessment, Depth};
+use crate::catalog::candidates::{self, BackupPlaces, Near};
 use crate::catalog::plan::{self as facts, BackupPlace, Places};
 use crate::catalog::{Text, archive as wal_archive};
 use crate::compat;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::prediction;
 use crate::server::{self, Server};
 use archive::{Compression, Source};
+use chrono::{DateTime, Utc};
+use origins::Recorded;
 use recovery::plan::{
     Account, Action, Choice, CommitTimes, Destination, Evidence, Link, Origin, Point, Record, Refusal, Site, Step,
     Stop, Stretch, Target, Wanted, check_clock, choose, restore_command, steps,
 };
-use recovery::{Usable, plan};
+use recovery::{BackupFact, Usable, Window, outline, plan};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
@@ -43,32 +48,47 @@ const NAMED: i64 = 10;
 /// [`Error::NotReachable`] where the target cannot be reached, with what can be.
 pub fn make(request: &Request<'_>) -> Result<Vec<Step>> {
     let server = Server::observe()?;
-    let assessment = Assessment::gather(&server)?;
+    let mut assessment = Assessment::of(&server, Depth::Overview)?;
+    let system = server.system_identifier();
+    let mut wanted = candidates::earliest(system, &outline::lookups(&assessment.facts))?;
+    match request.wanted.target {
+        Target::Lsn(lsn) => wanted.extend(candidates::whole_near(system, Near::Lsn(lsn))?),
+        Target::Time(time) => wanted.extend(candidates::whole_near(system, Near::Time(time))?),
+        Target::Latest | Target::Name(_) | Target::Xid(_) => {}
+    }
+    assessment.add_backups(&server, &wanted)?;
     let archive = crate::access::choose_source(&server).ok().map(|derived| derived.source);
-    let places = facts::places(server.system_identifier())?;
+    let ids: Vec<i64> = assessment.facts.backups.iter().map(|backup| backup.id).collect();
+    let places = candidates::places(&ids)?;
     let planning = Planning {
         server,
         assessment,
         archive,
         places,
     };
-    planning.steps(request)
+    let steps = planning.steps(request)?;
+    // Whatever was told in words meanwhile may have been told wrong.
+    memory::check()?;
+    Ok(steps)
 }
 
 struct Planning {
     server: Server,
     assessment: Assessment,
     archive: Option<Source>,
-    places: HashMap<i64, BackupPlace>,
+    /// Of the backups in `assessment`.
+    places: BackupPlaces,
 }
 
 impl Planning {
     fn steps(&self, request: &Request<'_>) -> Result<Vec<Step>> {
-        let stretches = self.stretches()?;
+        let (stretches, windows) = self.stretches()?;
         let now = self.assessment.facts.now;
         let evidence = self.evidence(request, &stretches)?;
-        let mut choice = choose(&stretches, &request.wanted, &evidence, now)
-            .map_err(|refusal| refusal.in_view_of(&self.assessment.facts.history, &stretches))?;
+        let recorded = Recorded::new(self, &stretches, &windows);
+        let choice = choose(&stretches, &recorded, &request.wanted, &evidence, now);
+        recorded.finish()?;
+        let mut choice = choice.map_err(|refusal| refusal.in_view_of(&self.assessment.facts.history, &stretches))?;
         self.look_at_the_clock(&mut choice, &stretches)?;
         let asked = request.data_directory.map(Text::to_utf8);
         let chain = self.chain(choice.backup)?;
@@ -96,7 +116,7 @@ impl Planning {
         if let Some(stretch) = stretches.get(choice.stretch) {
             choice.keep_to_history(stretch, &self.assessment.facts.history, request.wanted.timeline, &to);
         }
-        let tool = self.tool(choice.backup);
+        let tool = chain.last().and_then(|(_, place)| self.tool(place));
         let links = match tool {
             Some(_) => Vec::new(),
             None => chain
@@ -114,10 +134,6 @@ impl Planning {
                 })
                 .collect::<Result<Vec<_>>>()?,
         };
-        let backup_at = stretches
-            .get(choice.stretch)
-            .and_then(|stretch| stretch.origins.iter().find(|origin| origin.id == choice.backup))
-            .and_then(|origin| origin.consistent_time);
         let predicted = match choice.stop_lsn {
             Some(stop) => prediction::seconds(
                 &self.assessment.facts.rates,
@@ -128,10 +144,10 @@ impl Planning {
         };
         let account = Account {
             restore_command: self.restore_command(&choice, &stretches)?,
-            choice,
             chain: links,
             tool,
-            backup_at,
+            backup_at: choice.backup_at,
+            choice,
             now,
             to,
             action: request.action,
@@ -141,7 +157,7 @@ impl Planning {
     }
 
     /// The windows, with the exact ends of each, but for those without a copy of the cluster.
-    fn stretches(&self) -> Result<Vec<Stretch>> {
+    fn stretches(&self) -> Result<(Vec<Stretch>, Vec<&Window>)> {
         let usable: Vec<&Usable> = self
             .assessment
             .survey
@@ -150,27 +166,37 @@ impl Planning {
             .filter_map(|(_, verdict)| verdict.as_ref().ok())
             .collect();
         let consistent = self.assessment.consistent_times(&usable)?;
-        let origin = |usable: &Usable, start: Lsn| {
-            let place = self.places.get(&usable.id)?;
-            Some(Origin {
-                id: usable.id,
-                start,
-                consistent_at: usable.consistent_at,
-                consistent_time: consistent.get(&usable.id).copied(),
-                has_place: record_of(place, label(place).as_deref()).says_where(),
-            })
-        };
+        let origin = |usable: &Usable, start: Lsn| self.origin(usable, start, &consistent, &self.places);
         let (of, survey) = (&self.assessment.facts, &self.assessment.survey);
-        let mut stretches = Stretch::all(of, survey, &origin);
-        for (stretch, window) in stretches.iter_mut().zip(&survey.windows) {
+        let mut found = Vec::new();
+        for (mut stretch, window) in Stretch::all(of, survey, &origin).into_iter().zip(&survey.windows) {
             stretch.bounds = self.assessment.bounds(window)?;
+            if !stretch.origins.is_empty() {
+                found.push((stretch, window));
+            }
         }
-        stretches.retain(|stretch| !stretch.origins.is_empty());
-        Ok(stretches)
+        Ok(found.into_iter().unzip())
     }
 
-    fn tool(&self, backup: i64) -> Option<plan::Tool> {
-        let place = self.places.get(&backup)?;
+    /// A backup to start from; none of one that is no copy of the cluster.
+    fn origin(
+        &self,
+        usable: &Usable,
+        start: Lsn,
+        consistent: &HashMap<i64, DateTime<Utc>>,
+        places: &BackupPlaces,
+    ) -> Option<Origin> {
+        let place = places.get(&usable.id)?;
+        Some(Origin {
+            id: usable.id,
+            start,
+            consistent_at: usable.consistent_at,
+            consistent_time: consistent.get(&usable.id).copied(),
+            has_place: record_of(place, label(place).as_deref()).says_where(),
+        })
+    }
+
+    fn tool(&self, place: &BackupPlace) -> Option<plan::Tool> {
         plan::Tool::of(&record_of(place, label(place).as_deref()), self.archive.as_ref())
     }
 
@@ -232,16 +258,20 @@ impl Planning {
     }
 
     /// The backup and those that it builds on, the full one first.
-    fn chain(&self, backup: i64) -> Result<Vec<(i64, &BackupPlace)>> {
+    fn chain(&self, backup: i64) -> Result<Vec<(i64, BackupPlace)>> {
+        let facts = candidates::with_parents(self.server.system_identifier(), &[backup])?;
+        let by_id: HashMap<i64, &BackupFact> = facts.iter().map(|fact| (fact.id, fact)).collect();
+        let ids: Vec<i64> = facts.iter().map(|fact| fact.id).collect();
+        let mut places = candidates::places(&ids)?;
         let mut chain = Vec::new();
         let mut next = Some(backup);
         while let Some(id) = next.filter(|id| !chain.iter().any(|(known, _)| known == id)) {
-            let fact = self.assessment.facts.backups.iter().find(|fact| fact.id == id);
-            let place = self.places.get(&id).ok_or(Error::UnexpectedAnswer {
+            let place = places.remove(&id).ok_or(Error::UnexpectedAnswer {
                 what: "the place of a usable backup",
             })?;
             chain.push((id, place));
-            next = fact
+            next = by_id
+                .get(&id)
                 .filter(|fact| fact.backup_type.needs_parent())
                 .and_then(|fact| fact.parent_id);
         }

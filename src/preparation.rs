@@ -7,9 +7,10 @@ use std::fmt;
 
 use recovery::prepare::Target;
 
-use crate::assessment::Assessment;
+use crate::assessment::{Assessment, Depth};
 use crate::catalog::{Text, prepare};
 use crate::error::Result;
+use crate::memory;
 use crate::server::Server;
 
 mod backup;
@@ -93,7 +94,7 @@ impl Checks {
 pub fn prepare(path: &Text, target: Target, between: &mut dyn FnMut()) -> Result<Vec<Check>> {
     let mut checks = Checks::default();
     let server = Server::observe()?;
-    let assessment = Assessment::gather(&server)?;
+    let assessment = Assessment::of(&server, Depth::Overview)?;
     let recorded = prepare::recorded_at(path)?;
     let seen = Seen::look(path, &server, &mut checks);
     backup::on_record(recorded.as_ref(), seen.as_ref(), &mut checks);
@@ -103,5 +104,7 @@ pub fn prepare(path: &Text, target: Target, between: &mut dyn FnMut()) -> Result
     place::disk_space(&server, seen.as_ref(), way.wal_bytes(target), &mut checks);
     place::tools(seen.as_ref(), &mut checks);
     fetch::check(&server, way.first_needed(&server)?, &mut checks, between)?;
+    // Whatever was told in words meanwhile may have been told wrong.
+    memory::check()?;
     Ok(checks.0)
 }

@@ -1,6 +1,7 @@
 //! One look at one file of the archive: read once from end to end, and turned into the row that tells of it.
 
 use crate::catalog::archive::Finding;
+use crate::memory;
 use crate::server::Server;
 use archive::{Comparison, DecompressionError, Status, contained};
 use sha2::{Digest, Sha256};
@@ -68,6 +69,7 @@ impl Subject<'_> {
 
     /// Reads it. `between` is called after each piece with its length in bytes, for interrupts and the like.
     pub fn look_at(self, opened: Opened, reader: &mut SegmentReader, between: &mut dyn FnMut(usize)) -> Finding {
+        memory::before_reading();
         let mut finding = self.unread();
         finding.path.clone_from(&opened.path);
         finding.bytes = i64::try_from(opened.bytes).unwrap_or(i64::MAX);
@@ -347,6 +349,7 @@ fn lineage(history: &TimelineHistory) -> String {
 }
 
 fn read_text(opened: Opened, finding: &mut Finding) -> Result<Vec<u8>, (Problem, String)> {
+    memory::before_reading();
     let mut content = Vec::new();
     let read = contained(|_| {
         let mut watch = DecompressionWatch::new(opened.content);

@@ -66,7 +66,7 @@ fn prepare(
     let target = target(time, lsn)?;
     let _scope = Scope::enter()?;
     preparation::prepare(path, target, &mut || {
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
     })
 }
 

@@ -2,11 +2,13 @@
 
 use crate::assessment::{Assessment, Depth, oldest_commit, timestamp};
 use crate::catalog::{Ids, PgLsn, facts};
+use crate::error::Result;
+use crate::memory;
 use crate::server::Server;
 use chrono::{DateTime, Utc};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use recovery::Prediction;
+use recovery::{Gap, Need, Prediction};
 
 /// One row: can this cluster be recovered, to when, with what loss.
 #[pg_extern(stable, parallel_restricted)]
@@ -35,7 +37,7 @@ pub fn assess_recovery_readiness() -> Result<
     let assessment = Assessment::of(&server, Depth::Verdict)?;
     let mut exposure = assessment.exposure(&server);
     let oldest = oldest_commit(&server, exposure.as_mut(), &mut || {
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
     });
     let verdict = assessment.judge(&oldest);
     let ends = verdict
@@ -126,27 +128,40 @@ pub fn list_wal_archive_gaps() -> Result<
     >,
     ErrorReport,
 > {
-    let assessment = Assessment::of(&Server::observe()?, Depth::Gaps)?;
-    let rows: Vec<_> = assessment
-        .survey
-        .gaps
-        .into_iter()
-        .map(|gap| {
-            (
-                i64::from(gap.first.timeline.0),
-                gap.first.to_string(),
-                gap.last.to_string(),
-                i64::try_from(gap.segments).unwrap_or(i64::MAX),
-                PgLsn(gap.from_lsn().0),
-                PgLsn(gap.to_lsn().0),
-                gap.state.as_str().to_owned(),
-                gap.problem.clone(),
-                timestamp(gap.since),
-                Ids(gap.affected_backups),
-            )
-        })
-        .collect();
+    let server = Server::observe()?;
+    let assessment = Assessment::of(&server, Depth::Gaps)?;
+    let needs = assessment.needs(&server)?;
+    // One list after another: each may hold every backup of years.
+    let rows = assessment.survey.gaps.into_iter().map(move |gap| {
+        let affected = affected_backups(&gap, &needs).unwrap_or_else(|error| {
+            ErrorReport::from(error).report(PgLogLevel::ERROR);
+            Vec::new()
+        });
+        (
+            i64::from(gap.first.timeline.0),
+            gap.first.to_string(),
+            gap.last.to_string(),
+            i64::try_from(gap.segments).unwrap_or(i64::MAX),
+            PgLsn(gap.from_lsn().0),
+            PgLsn(gap.to_lsn().0),
+            gap.state.as_str().to_owned(),
+            gap.problem,
+            timestamp(gap.since),
+            Ids(affected),
+        )
+    });
     Ok(TableIterator::new(rows))
+}
+
+fn affected_backups(gap: &Gap, needs: &[Need]) -> Result<Vec<i64>> {
+    let affected = || needs.iter().filter(|need| need.meets(gap));
+    let count: usize = affected().map(|need| need.ids.len()).sum();
+    // With the array that is made of it.
+    memory::require(count.saturating_mul(3 * size_of::<i64>()))?;
+    let mut ids = Vec::with_capacity(count);
+    ids.extend(affected().flat_map(|need| &need.ids));
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 fn seconds_since(then: DateTime<Utc>, now: DateTime<Utc>) -> f64 {

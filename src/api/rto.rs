@@ -3,6 +3,7 @@
 use crate::assessment::{Assessment, Depth};
 use crate::catalog::{PgLsn, backup, windows};
 use crate::error::Result;
+use crate::memory;
 use crate::server::Server;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -88,6 +89,8 @@ fn worst(
         window.to_lsn,
         server.system_identifier(),
     )?;
+    // Sets and maps of them, which double when they grow.
+    memory::require(origins.len().saturating_mul(256))?;
     let known: HashSet<i64> = origins.iter().map(|origin| origin.id).collect();
     let parents = origins.iter().filter_map(|origin| origin.parent);
     let older: BTreeSet<i64> = parents.filter(|parent| !known.contains(parent)).collect();

@@ -30,7 +30,7 @@ pub fn recorded(names: Vec<String>) -> Result<Vec<Recorded>> {
            FROM @extschema@.wal_archive WHERE segment_name = ANY ($1)",
     );
     RECORDED.read(&[names.into()], |rows| {
-        rows.map(|row| {
+        rows.gather(|row| {
             Ok(Recorded {
                 name: row.need(1, "a segment name")?,
                 status: row.need(2, "a status")?,
@@ -40,7 +40,6 @@ pub fn recorded(names: Vec<String>) -> Result<Vec<Recorded>> {
                 first_seen_at: row.need::<TimestampWithTimeZone>(6, "a time")?.into(),
             })
         })
-        .collect()
     })
 }
 
@@ -49,7 +48,7 @@ pub fn recorded_texts() -> Result<Vec<String>> {
     static TEXTS: Statement = Statement::new(
         "SELECT segment_name FROM @extschema@.wal_archive WHERE start_lsn IS NULL ORDER BY segment_name",
     );
-    TEXTS.read(&[], |rows| rows.map(|row| row.need(1, "a file name")).collect())
+    TEXTS.read(&[], |rows| rows.gather(|row| row.need(1, "a file name")))
 }
 
 /// How many files were in the archive when they were last looked for.
@@ -69,11 +68,10 @@ pub fn read_longest_ago(most: i64) -> Result<Vec<(String, i64)>> {
           ORDER BY verified_at LIMIT $1",
     );
     LONGEST_AGO.read(&[most.into()], |rows| {
-        rows.map(|row| {
+        rows.gather(|row| {
             let read_at: TimestampWithTimeZone = row.need(2, "a time")?;
             Ok((row.need(1, "a segment name")?, read_at.into()))
         })
-        .collect()
     })
 }
 
@@ -153,9 +151,7 @@ pub fn strangers(most: i64) -> Result<Vec<String>> {
           WHERE status = 'foreign' AND problem = 'foreign_timeline' AND start_lsn IS NOT NULL AND stored_bytes IS NULL
           ORDER BY segment_name DESC LIMIT $1",
     );
-    STRANGERS.read(&[most.into()], |rows| {
-        rows.map(|row| row.need(1, "a segment name")).collect()
-    })
+    STRANGERS.read(&[most.into()], |rows| rows.gather(|row| row.need(1, "a segment name")))
 }
 
 /// Removes what is on record of another cluster's archive: a dump brings it along.
@@ -206,7 +202,7 @@ pub fn rows(from: Option<&str>, to: Option<&str>) -> Result<Vec<FullRow>> {
           ORDER BY start_lsn, segment_name",
     );
     ROWS.read_latest(&[from.into(), to.into()], |rows| {
-        rows.map(|row| {
+        rows.gather(|row| {
             Ok((
                 row.need(1, "a segment name")?,
                 row.get(2)?,
@@ -225,7 +221,6 @@ pub fn rows(from: Option<&str>, to: Option<&str>) -> Result<Vec<FullRow>> {
                 row.get(15)?,
             ))
         })
-        .collect()
     })
 }
 

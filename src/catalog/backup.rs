@@ -8,6 +8,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use super::statement::Rows;
 use super::{PgLsn, Statement, Text};
 use crate::error::Result;
+use crate::memory;
 use wal::Lsn;
 
 /// What a policy says about a backup that is recorded under its name.
@@ -39,7 +40,7 @@ static POLICY_NAMES: Statement =
 
 /// Names of policies, for a message; not more than 20.
 pub fn policy_names() -> Result<Vec<Text>> {
-    POLICY_NAMES.read(&[], |rows| rows.map(|row| row.need(1, "the policy's name")).collect())
+    POLICY_NAMES.read(&[], |rows| rows.gather(|row| row.need(1, "the policy's name")))
 }
 
 /// A backup that begins now.
@@ -158,8 +159,9 @@ pub fn sizes_with_parents(ids: Vec<i64>) -> Result<HashMap<i64, u64>> {
            FROM chain c GROUP BY c.whole HAVING bool_and(c.backup_size_bytes IS NOT NULL)",
     );
     SIZES.read(&[ids.into()], |rows| {
-        rows.map(|row| Ok((row.need(1, "an id")?, row.need::<i64>(2, "a size")?.unsigned_abs())))
-            .collect()
+        memory::collect_map(
+            rows.gather(|row| Ok((row.need(1, "an id")?, row.need::<i64>(2, "a size")?.unsigned_abs())))?,
+        )
     })
 }
 
@@ -389,7 +391,6 @@ static ARCHIVED_SEGMENTS: Statement = Statement::new(
 /// Names and stored sizes of the archived segments between two of the same timeline, both included.
 pub fn archived_segments(first: &str, last: &str) -> Result<Vec<(String, i64)>> {
     ARCHIVED_SEGMENTS.read(&[first.into(), last.into()], |rows| {
-        rows.map(|row| Ok((row.need(1, "the segment's name")?, row.need(2, "the segment's size")?)))
-            .collect()
+        rows.gather(|row| Ok((row.need(1, "the segment's name")?, row.need(2, "the segment's size")?)))
     })
 }

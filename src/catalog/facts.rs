@@ -3,6 +3,7 @@
 use super::statement::Row;
 use super::{PgLsn, Statement};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::settings::CountedReceivers;
 use chrono::{DateTime, TimeZone, Utc};
 use pgrx::prelude::*;
@@ -10,22 +11,8 @@ use recovery::{ArchiverFailure, BackupFact, BrokenHistory, BrokenRun, Extent};
 use std::time::Duration;
 use wal::{Lsn, PgTimestamp, SegmentName, SegmentSize, Timeline};
 
-/// Backups of this cluster that are neither logical nor expired.
-pub fn backups(system_identifier: i64) -> Result<Vec<BackupFact>> {
-    static BACKUPS: Statement = Statement::new(
-        "SELECT id, backup_type, parent_id, timeline_id, start_lsn, end_lsn, finished_at, status, error, verification,
-                wal_included IS TRUE, backup_size_bytes
-           FROM @extschema@.backup_history
-          WHERE status <> 'expired' AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE
-            AND (system_identifier IS NULL OR system_identifier = $1)
-          ORDER BY id",
-    );
-    BACKUPS.read(&[system_identifier.into()], |rows| {
-        rows.map(|row| backup(&row)).collect()
-    })
-}
-
-/// A backup, from the columns of [`backups`] in their order.
+/// A backup, from its columns id, backup_type, parent_id, timeline_id, start_lsn, end_lsn, finished_at, status, error, verification,
+/// wal_included (not NULL) and backup_size_bytes.
 pub(super) fn backup(row: &Row) -> Result<BackupFact> {
     Ok(BackupFact {
         id: row.need(1, "an id")?,
@@ -61,7 +48,7 @@ pub fn broken_runs(size: SegmentSize, grace: Duration) -> Result<Vec<BrokenRun>>
     );
     let bytes = pgrx::AnyNumeric::from(size.bytes());
     BROKEN.read(&[bytes.into(), grace.as_secs_f64().into()], |rows| {
-        rows.filter_map(|row| {
+        memory::collect(rows.filter_map(|row| {
             let read = || {
                 // Rows from before a change of the segment size have names that are none any more.
                 let name = |column| row.need::<String>(column, "a segment name");
@@ -79,8 +66,7 @@ pub fn broken_runs(size: SegmentSize, grace: Duration) -> Result<Vec<BrokenRun>>
                 }))
             };
             read().transpose()
-        })
-        .collect()
+        }))
     })
 }
 
@@ -92,13 +78,12 @@ pub fn broken_histories() -> Result<Vec<BrokenHistory>> {
             AND start_lsn IS NULL AND segment_name LIKE '%.history'",
     );
     HISTORIES.read(&[], |rows| {
-        rows.map(|row| {
+        rows.gather(|row| {
             Ok(BrokenHistory {
                 timeline: timeline(row.get(1)?),
                 problem: row.need(2, "a problem")?,
             })
         })
-        .collect()
     })
 }
 
@@ -123,14 +108,13 @@ pub fn extents() -> Result<Vec<Extent>> {
                           ORDER BY w.end_lsn DESC LIMIT 1) newest",
     );
     EXTENTS.read(&[], |rows| {
-        rows.map(|row| {
+        rows.gather(|row| {
             Ok(Extent {
                 timeline: timeline(row.get(1)?),
                 first: Lsn(row.need::<PgLsn>(2, "an LSN")?.0),
                 last: Lsn(row.need::<PgLsn>(3, "an LSN")?.0),
             })
         })
-        .collect()
     })
 }
 
@@ -147,7 +131,7 @@ pub fn receivers(counted: CountedReceivers) -> Result<Vec<Lsn>> {
         return Ok(Vec::new());
     }
     RECEIVERS.read(&[(counted == CountedReceivers::All).into()], |rows| {
-        rows.map(|row| Ok(Lsn(row.need::<PgLsn>(1, "an LSN")?.0))).collect()
+        rows.gather(|row| Ok(Lsn(row.need::<PgLsn>(1, "an LSN")?.0)))
     })
 }
 

@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod backup;
+pub mod candidates;
 pub mod detection;
 mod extension;
 pub mod facts;

@@ -7,6 +7,7 @@ use super::facts::backup;
 use super::statement::Row;
 use super::{PgLsn, Statement};
 use crate::error::Result;
+use crate::memory;
 use recovery::outline::{FEW, Lookup, NEWEST, NEWEST_WHOLE};
 use recovery::{BackupFact, BrokenRun, Need};
 use std::collections::BTreeSet;
@@ -90,7 +91,7 @@ pub fn backups(system_identifier: i64, lookups: &[Lookup]) -> Result<Vec<BackupF
             count(NEWEST).into(),
             count(NEWEST_WHOLE).into(),
         ],
-        |rows| rows.map(|row| backup(&row)).collect(),
+        |rows| rows.gather(|row| backup(&row)),
     )
 }
 
@@ -159,7 +160,7 @@ pub fn needs(
         ],
         |rows| {
             let need = |row: Row| {
-                let mut ids: Vec<i64> = row.need(4, "ids")?;
+                let mut ids: Vec<i64> = row.need_many(4, "ids")?;
                 let and_more = limit.is_some_and(|limit| ids.len() > limit);
                 ids.truncate(limit.unwrap_or(usize::MAX));
                 Ok(Need {
@@ -170,9 +171,10 @@ pub fn needs(
                     and_more,
                 })
             };
-            rows.map(need)
-                .filter(|need| need.as_ref().map_or(true, |need| !need.ids.is_empty()))
-                .collect()
+            memory::collect(
+                rows.map(need)
+                    .filter(|need| need.as_ref().map_or(true, |need| !need.ids.is_empty())),
+            )
         },
     )
 }

@@ -6,7 +6,6 @@ use crate::error::Result;
 use chrono::{DateTime, Utc};
 use pgrx::prelude::*;
 use recovery::plan::CommitTimes;
-use std::collections::HashMap;
 use wal::{Lsn, PgTimestamp, Timeline};
 
 /// Segments of a timeline: the start of the first and the end of the last.
@@ -23,28 +22,6 @@ pub struct BackupPlace {
     pub path: Option<Text>,
     /// The segment that it begins in.
     pub start_wal_file: Option<String>,
-}
-
-/// Every completed copy of this cluster.
-pub fn places(system_identifier: i64) -> Result<HashMap<i64, BackupPlace>> {
-    static PLACES: Statement = Statement::new(
-        "SELECT id, method, label, backup_path, start_wal_file
-           FROM @extschema@.backup_history
-          WHERE status = 'completed' AND backup_type IN ('full', 'incremental', 'differential') AND is_wal_range IS NOT TRUE
-            AND (system_identifier IS NULL OR system_identifier = $1)",
-    );
-    PLACES.read(&[system_identifier.into()], |rows| {
-        rows.map(|row| {
-            let place = BackupPlace {
-                method: row.need(2, "a method")?,
-                label: row.get(3)?,
-                path: row.get(4)?,
-                start_wal_file: row.get(5)?,
-            };
-            Ok((row.need(1, "an id")?, place))
-        })
-        .collect()
-    })
 }
 
 /// The columns of ranges, as arrays: timelines, and where each begins and ends.
@@ -73,8 +50,7 @@ pub fn latest_xacts(ranges: &[Range]) -> Result<Vec<Option<DateTime<Utc>>>> {
     );
     let (timelines, first, behind) = columns(ranges);
     LATEST.read(&[timelines.into(), first.into(), behind.into()], |rows| {
-        rows.map(|row| Ok(row.get::<TimestampWithTimeZone>(1)?.and_then(moment)))
-            .collect()
+        rows.gather(|row| Ok(row.get::<TimestampWithTimeZone>(1)?.and_then(moment)))
     })
 }
 
@@ -138,14 +114,13 @@ pub fn points(name: &Text) -> Result<Vec<(String, Lsn, Option<DateTime<Utc>>)>> 
           WHERE p.name = $1 ORDER BY p.lsn",
     );
     POINTS.read(&[name.into()], |rows| {
-        rows.map(|row| {
+        rows.gather(|row| {
             Ok((
                 row.need(1, "a segment name")?,
                 Lsn(row.need::<PgLsn>(2, "an LSN")?.0),
                 row.get::<TimestampWithTimeZone>(3)?.and_then(moment),
             ))
         })
-        .collect()
     })
 }
 
@@ -155,8 +130,7 @@ pub fn newest_points(most: i64) -> Result<Vec<String>> {
         "SELECT p.name FROM @extschema@.restore_points p GROUP BY p.name ORDER BY max(p.created_at) DESC LIMIT $1",
     );
     NEWEST.read(&[most.into()], |rows| {
-        rows.map(|row| Ok(row.need::<Text>(1, "a name")?.to_utf8().into_owned()))
-            .collect()
+        rows.gather(|row| Ok(row.need::<Text>(1, "a name")?.to_utf8().into_owned()))
     })
 }
 
@@ -169,7 +143,7 @@ pub fn segments_of_transaction(xid: u32) -> Result<Vec<String>> {
           ORDER BY (highest_xid - lowest_xid) & 4294967295, end_lsn DESC",
     );
     SEGMENTS.read(&[i64::from(xid).into()], |rows| {
-        rows.map(|row| row.need(1, "a segment name")).collect()
+        rows.gather(|row| row.need(1, "a segment name"))
     })
 }
 
@@ -186,7 +160,7 @@ pub fn suffixes(ranges: &[Range]) -> Result<Vec<String>> {
     );
     let (timelines, first, behind) = columns(ranges);
     SUFFIXES.read(&[timelines.into(), first.into(), behind.into()], |rows| {
-        rows.map(|row| row.need(1, "a suffix")).collect()
+        rows.gather(|row| row.need(1, "a suffix"))
     })
 }
 
@@ -218,11 +192,10 @@ pub fn server_places() -> Result<Places> {
           WHERE pg_tablespace_location(t.oid) LIKE '/%' ORDER BY t.oid",
     );
     let tablespaces = TABLESPACES.read(&[], |rows| {
-        rows.map(|row| {
+        rows.gather(|row| {
             let oid = u32::try_from(row.need::<i64>(1, "an OID")?).unwrap_or_default();
             Ok((oid, row.need(2, "a place")?))
         })
-        .collect()
     })?;
     PLACES.read(&[], |rows| {
         let row = rows.one("the server's places")?;

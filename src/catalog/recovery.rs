@@ -139,7 +139,7 @@ pub fn measured() -> Result<Vec<Measured>> {
           ORDER BY r.id DESC LIMIT $1",
     );
     let mut measured: Vec<(Option<i64>, Measured)> = MEASURED.read(&[NEWEST.into()], |rows| {
-        rows.map(|row| {
+        rows.gather(|row| {
             let measured = Measured {
                 recovery: row.need(1, "an id")?,
                 restored_bytes: None,
@@ -150,7 +150,6 @@ pub fn measured() -> Result<Vec<Measured>> {
             };
             Ok((row.get(2)?, measured))
         })
-        .collect::<Result<_>>()
     })?;
     let restored: Vec<i64> = measured.iter().filter_map(|(backup, _)| *backup).collect();
     if !restored.is_empty() {

@@ -10,6 +10,7 @@ use pgrx::pg_sys;
 
 use super::{Extension, trust};
 use crate::error::Result;
+use crate::memory;
 
 thread_local! {
     static HELD: Cell<Option<Extension>> = const { Cell::new(None) };
@@ -30,6 +31,7 @@ impl Scope {
     /// # Errors
     /// What [`Extension::hold`] and [`trust::check`] return.
     pub fn enter() -> Result<Self> {
+        memory::begin()?;
         let before = HELD.get();
         let extension = match before {
             Some(extension) => extension,

@@ -13,6 +13,7 @@ use super::Extension;
 use super::names::Names;
 use super::scope::{FunctionWrites, OwnerRights, Scope};
 use crate::error::{Error, Result};
+use crate::memory::{self, ReleasedByErrors};
 
 /// A statement of the extension. The extension's schema is written `@extschema@` in it; all else that has no schema is
 /// PostgreSQL's own. Its arguments have the types that the first call gives them: pass the same types always.
@@ -89,6 +90,8 @@ impl Statement {
         // Values outlive SPI's own memory when they are copied to where the caller works.
         // SAFETY: always set.
         let caller = unsafe { pg_sys::CurrentMemoryContext };
+        let mut entry = ReleasedByErrors::entry();
+        let _reserve = ReleasedByErrors::begin(&mut entry);
         Spi::connect_mut(|_| {
             let plan = self.safe_plan(extension, args)?;
             let mut values: Vec<pg_sys::Datum> = Vec::with_capacity(args.len());
@@ -131,7 +134,9 @@ impl Statement {
             };
             Spi::check_status(status)?;
             // SAFETY: set by the call above, valid until SPI_finish().
-            rows(unsafe { Rows::current(caller) })
+            let answer = rows(unsafe { Rows::current(caller) })?;
+            memory::check()?;
+            Ok(answer)
         })
     }
 
@@ -315,6 +320,14 @@ impl Rows {
         self.processed
     }
 
+    /// Every row, as `of` makes of it.
+    ///
+    /// # Errors
+    /// The first of `of`'s, or [`Error::OutOfMemory`].
+    pub fn gather<T>(self, of: impl FnMut(Row) -> Result<T>) -> Result<Vec<T>> {
+        memory::collect(self.map(of))
+    }
+
     /// The only row, where there is one.
     pub fn first(mut self) -> Option<Row> {
         self.next()
@@ -368,6 +381,7 @@ impl Row {
     /// # Errors
     /// [`Error::UnexpectedType`] where the column has another type, [`Error::UnexpectedAnswer`] where there is no such column.
     pub fn get<T: FromDatum + IntoDatum>(&self, column: i32) -> Result<Option<T>> {
+        memory::check()?;
         let place = usize::try_from(column).ok().and_then(|column| column.checked_sub(1));
         let found = place.and_then(|place| {
             Some((
@@ -389,5 +403,21 @@ impl Row {
     /// As [`Row::get`], and [`Error::UnexpectedAnswer`] for NULL.
     pub fn need<T: FromDatum + IntoDatum>(&self, column: i32, what: &'static str) -> Result<T> {
         self.get(column)?.ok_or(Error::UnexpectedAnswer { what })
+    }
+
+    /// The array in `column` (from 1), which must not be NULL and may be long: as [`Row::need`], and [`Error::OutOfMemory`].
+    pub fn need_many<T>(&self, column: i32, what: &'static str) -> Result<Vec<T>>
+    where
+        Vec<T>: FromDatum + IntoDatum,
+    {
+        let place = usize::try_from(column).ok().and_then(|column| column.checked_sub(1));
+        let given = place.and_then(|place| Some((*self.values.get(place)?, *self.nulls.get(place)?)));
+        if let Some((value, false)) = given {
+            // SAFETY: the value of a tuple, of a type of variable length.
+            let bytes = unsafe { pg_sys::toast_raw_datum_size(value) };
+            // A vector that grows holds its elements twice while it does, in up to twice the room.
+            memory::require(bytes.saturating_mul(4))?;
+        }
+        self.need(column, what)
     }
 }

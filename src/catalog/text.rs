@@ -8,6 +8,8 @@ use std::path::Path;
 use pgrx::callconv::{Arg, ArgAbi};
 use pgrx::{FromDatum, IntoDatum, impl_sql_translatable, pg_sys};
 
+use crate::memory;
+
 /// A text as the database holds it, which is what goes back into it. pgrx's own `&str` refuses what is not ASCII where the
 /// database's encoding is not UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +66,9 @@ impl FromDatum for Text {
         if is_null {
             return None;
         }
-        // SAFETY: the caller says that it is a text, which is laid out like a bytea.
+        // SAFETY: the caller says that it is a text.
+        memory::before_copy(unsafe { pg_sys::toast_raw_datum_size(datum) });
+        // SAFETY: a text is laid out like a bytea.
         unsafe { Vec::<u8>::from_polymorphic_datum(datum, false, pg_sys::BYTEAOID) }.map(Self)
     }
 }

@@ -117,7 +117,7 @@ pub fn origins_between(timelines: &[Timeline], from: Lsn, to: Lsn, system_identi
             system_identifier.into(),
         ],
         |rows| {
-            rows.map(|row| {
+            rows.gather(|row| {
                 Ok(Origin {
                     id: row.need(1, "an id")?,
                     start: Lsn(row.need::<PgLsn>(2, "an LSN")?.0),
@@ -126,7 +126,6 @@ pub fn origins_between(timelines: &[Timeline], from: Lsn, to: Lsn, system_identi
                     parent: row.get(5)?,
                 })
             })
-            .collect()
         },
     )
 }

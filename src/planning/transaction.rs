@@ -6,6 +6,7 @@ use crate::api::storage;
 use crate::assessment::Assessment;
 use crate::catalog::plan as facts;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::server::Server;
 use archive::Source;
 use chrono::{DateTime, Utc};
@@ -136,6 +137,7 @@ impl<'a> Reading<'a> {
 
     /// The commits in a segment that are wanted; none where it could not be read from end to end.
     fn commits(&mut self, segment: SegmentName, wanted: CommitsWanted) -> Result<Option<Vec<Commit>>> {
+        memory::before_reading();
         let before = handover_before(segment, self.assessment)?;
         let history = &self.assessment.facts.history;
         self.access.commits(history, segment, before.as_ref(), wanted)

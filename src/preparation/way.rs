@@ -2,13 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use recovery::prepare::{Outside, Stretch, Target, nearest};
-use recovery::{BackupFact, BackupStatus, BackupType, Unusable, Usable, Verification, Window, survey};
+use recovery::{BackupFact, BackupStatus, BackupType, Facts, Unusable, Usable, Verification, Window, survey};
 use wal::{SegmentName, Timeline};
 
 use super::backup::Seen;
 use super::{Checks, Status};
 use crate::assessment::Assessment;
 use crate::base_backup::OwnWal;
+use crate::catalog::candidates;
 use crate::catalog::prepare::Recorded;
 use crate::error::Result;
 use crate::server::Server;
@@ -45,9 +46,15 @@ impl Way {
         if seen.is_some_and(|seen| seen.is_foreign) {
             return Ok(nothing("The backup is another cluster's."));
         }
-        let known = recorded.and_then(|recorded| assessment.facts.backups.iter().find(|fact| fact.id == recorded.id));
+        let system = server.system_identifier();
+        let known = match recorded {
+            Some(recorded) => candidates::with_parents(system, &[recorded.id])?
+                .into_iter()
+                .find(|fact| fact.id == recorded.id),
+            None => None,
+        };
         let mut fact = match (known, seen) {
-            (Some(known), _) => known.clone(),
+            (Some(known), _) => known,
             (None, None) => return Ok(nothing("There is no base backup whose WAL could be looked for.")),
             (None, Some(seen)) => unrecorded(seen, parent),
         };
@@ -73,9 +80,15 @@ impl Way {
                 }
             }
         }
-        let mut facts = assessment.facts.clone();
-        facts.backups.retain(|backup| backup.id != fact.id);
-        facts.backups.push(fact.clone());
+        // No other backup has a say in whether this one can be recovered from.
+        let parents: Vec<i64> = fact.parent_id.into_iter().collect();
+        let mut backups = candidates::with_parents(system, &parents)?;
+        backups.retain(|backup| backup.id != fact.id);
+        backups.push(fact.clone());
+        let facts = Facts {
+            backups,
+            ..assessment.facts.clone()
+        };
         let survey = survey(&facts);
         let own = Assessment {
             facts,

@@ -207,7 +207,7 @@ pub fn look_at<R: Serialize + DeserializeOwned>(
     work: impl FnOnce(&mut dyn FnMut()) -> R,
 ) -> Result<R, String> {
     let between = &mut |_| {
-        pgrx::check_for_interrupts!();
+        crate::memory::check_for_interrupts();
     };
     call(work, PATIENCE, between).map_err(|error| error.about(place))
 }

@@ -111,7 +111,7 @@ pub(super) fn wait(timeout: Duration) {
 /// The same in a session, where an interrupt ends what runs.
 pub(super) fn wait_in_session(timeout: Duration) {
     wait_for_latch(timeout);
-    pgrx::check_for_interrupts!();
+    crate::memory::check_for_interrupts();
 }
 
 fn wait_for_latch(timeout: Duration) {
@@ -131,7 +131,7 @@ fn wait_for_latch(timeout: Duration) {
 
 /// To be called between two pieces of work that take time.
 pub(super) fn answer_interrupts() {
-    pgrx::check_for_interrupts!();
+    crate::memory::check_for_interrupts();
     if BackgroundWorker::sighup_received() {
         // SAFETY: outside of any transaction or between two files; this is what core's own processes do.
         unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };

@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod codec;
 pub mod full_disk;
 pub mod layout;
+pub mod many;
+pub mod memory;
 pub mod mount;
 pub mod past;
 pub mod pgbackrest;

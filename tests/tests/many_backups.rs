@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use std::fs;
-use tests::{Cluster, Settings, Shutdown, process};
+use tests::{Cluster, Settings, Shutdown, many, process};
 
 /// On both sides of where timeline 1 was left, across it, on timelines 2 and 3; every tenth with its WAL inside, every
 /// hundredth broken, and of every fiftieth the timeline is not on record.
@@ -116,5 +116,58 @@ fn the_backups_that_a_gap_affects_are_found_among_thousands() -> Result<()> {
         reasons.contains("with backups 1, 2, 4 and at least 997 more"),
         "{reasons}"
     );
+    Ok(())
+}
+
+/// The backup that a plan names, and a newer one of which it is not on record where it is.
+fn planned(cluster: &Cluster, target: &str) -> Result<String> {
+    cluster.text(&format!(
+        "SELECT substring(action FROM '^Backup (\\d+)'), substring(action FROM 'Backup (\\d+) is newer')
+           FROM recovery_plan({target}, data_directory => '/srv/copy') WHERE step = 1"
+    ))
+}
+
+/// The same by a look at every backup: the newest that is consistent there, and up to there has all of its WAL.
+fn found(cluster: &Cluster, is_consistent: &str, place: &str) -> Result<String> {
+    cluster.text(&format!(
+        "WITH suitable AS (
+             SELECT b.id, b.backup_path FROM backup_history b,
+                    LATERAL (SELECT max(w.latest_xact_at) FROM wal_archive w
+                              WHERE w.status = 'verified' AND w.end_lsn > b.start_lsn
+                                AND w.start_lsn < b.end_lsn) AS latest (at)
+              WHERE b.status = 'completed' AND b.verification <> 'failed' AND {is_consistent}
+                AND NOT EXISTS (SELECT FROM wal_archive w
+                                 WHERE w.status <> 'verified' AND w.start_lsn < {place}
+                                   AND w.end_lsn > CASE WHEN b.wal_included THEN b.end_lsn ELSE b.start_lsn END)
+         ), chosen AS (SELECT max(id) AS id FROM suitable WHERE backup_path IS NOT NULL)
+         SELECT c.id, (SELECT max(s.id) FROM suitable s WHERE s.id > c.id) FROM chosen c"
+    ))
+}
+
+#[test]
+fn a_plan_among_thousands_begins_with_the_newest_backup_that_leads_there() -> Result<()> {
+    let cluster = many::cluster_at_4_gb(Settings::new())?;
+    many::fill(&mut cluster.connect()?, 20_000)?;
+    for megabyte in [17, 100, 777, 1499, 1503, 2000, 2799, 2803, 3456, 4090] {
+        let lsn = cluster.text(&format!("SELECT '0/0'::pg_lsn + {megabyte}.5 * 1048576"))?;
+        let expected = found(&cluster, &format!("b.end_lsn <= '{lsn}'"), &format!("'{lsn}'::pg_lsn"))?;
+        assert_eq!(planned(&cluster, &format!("target_lsn => '{lsn}'"))?, expected, "{lsn}");
+        if megabyte == 1499 || megabyte == 2799 || megabyte == 4090 {
+            continue;
+        }
+        // Between the only commits of this segment and the next.
+        let (time, place) = (
+            cluster.text(&format!(
+                "SELECT latest_xact_at + interval '1 min' FROM wal_archive WHERE end_lsn = '0/0'::pg_lsn + ({megabyte} + 1) * 1048576"
+            ))?,
+            format!("('0/0'::pg_lsn + ({megabyte} + 1) * 1048576)"),
+        );
+        let expected = found(&cluster, &format!("latest.at <= '{time}'"), &place)?;
+        assert_eq!(
+            planned(&cluster, &format!("target_time => '{time}'"))?,
+            expected,
+            "{time}"
+        );
+    }
     Ok(())
 }

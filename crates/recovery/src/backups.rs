@@ -153,12 +153,16 @@ pub(crate) fn is_candidate(backup: &BackupFact) -> bool {
         && backup.verification != Verification::Failed
 }
 
+/// The verdicts on some backups, given all else; each of them is to be there with those that it builds on.
+pub fn verdicts(facts: &Facts, backups: &[BackupFact]) -> Vec<(i64, Result<Usable, Unusable>)> {
+    usability(backups, &Path::new(facts))
+}
+
 /// The verdict on every physical backup that is not expired, in the order given.
-pub(crate) fn usability(facts: &Facts, path: &Path<'_>) -> Vec<(i64, Result<Usable, Unusable>)> {
-    let by_id: BTreeMap<i64, &BackupFact> = facts.backups.iter().map(|backup| (backup.id, backup)).collect();
+pub(crate) fn usability(backups: &[BackupFact], path: &Path<'_>) -> Vec<(i64, Result<Usable, Unusable>)> {
+    let by_id: BTreeMap<i64, &BackupFact> = backups.iter().map(|backup| (backup.id, backup)).collect();
     let physical = |backup: &&BackupFact| backup.backup_type.is_physical() && backup.status != BackupStatus::Expired;
-    facts
-        .backups
+    backups
         .iter()
         .filter(physical)
         .map(|backup| (backup.id, with_parents(backup, path, &by_id)))

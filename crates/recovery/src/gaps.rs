@@ -8,6 +8,7 @@ use wal::{Lsn, SegmentName, Timeline};
 
 use crate::backups::first_needed;
 use crate::facts::{BackupFact, BrokenRun, Facts};
+use crate::outline::COUNTED;
 use crate::path::Path;
 
 /// What can be done about a run, as `wal_archive_gaps.state` says it.
@@ -58,6 +59,8 @@ pub struct Gap {
     pub affects_more: bool,
     /// Whether the newest usable backup is one of them.
     pub affects_newest: bool,
+    /// Whether recoveries along the server's own history ask for it.
+    pub is_asked_for: bool,
 }
 
 impl Gap {
@@ -122,6 +125,7 @@ fn joined(facts: &Facts) -> Vec<Gap> {
                 affected_backups: Vec::new(),
                 affects_more: false,
                 affects_newest: false,
+                is_asked_for: false,
             }),
         }
     }
@@ -156,11 +160,11 @@ impl Need {
         })
     }
 
-    /// Whether a recovery meets this gap. `is_asked_for`: whether recoveries along the server's history do.
-    fn meets(&self, gap: &Gap, is_asked_for: bool) -> bool {
+    /// Whether a recovery meets this gap of a [`Survey`](crate::Survey).
+    pub fn meets(&self, gap: &Gap) -> bool {
         self.from < gap.to_lsn()
             && if self.on_history {
-                is_asked_for
+                gap.is_asked_for
             } else {
                 self.timeline == gap.last.timeline
             }
@@ -191,17 +195,24 @@ pub(crate) fn gaps(facts: &Facts, path: &Path<'_>, newest: Option<i64>) -> Vec<G
     // What lies ahead of the server is another one's.
     let is_asked_for = |gap: &Gap| path.asks_for(&gap.last) && facts.flush.is_none_or(|flush| gap.from_lsn() < flush);
     for gap in &mut gaps {
-        let asked_for = is_asked_for(gap);
-        let affected: Vec<&Need> = needs.iter().filter(|need| need.meets(gap, asked_for)).collect();
-        let ids: Vec<&[i64]> = affected.iter().map(|need| need.ids.as_slice()).collect();
-        gap.affected_backups = ids.concat();
+        gap.is_asked_for = is_asked_for(gap);
+        let (mut ids, mut more) = (Vec::new(), false);
+        for need in needs.iter().filter(|need| need.meets(gap)) {
+            // Where not all backups are loaded, a sentence needs no more than these.
+            if facts.needs.is_some() && ids.len() >= COUNTED {
+                more = true;
+                break;
+            }
+            ids.extend_from_slice(&need.ids);
+            more |= need.and_more;
+        }
+        (gap.affected_backups, gap.affects_more) = (ids, more);
         gap.affected_backups.sort();
-        gap.affects_more = affected.iter().any(|need| need.and_more);
-        gap.affects_newest = newest.as_ref().is_some_and(|newest| newest.meets(gap, asked_for));
+        gap.affects_newest = newest.as_ref().is_some_and(|newest| newest.meets(gap));
     }
     // Segments of a branch that no recovery from here takes are nobody's gap.
     gaps.retain(|gap| {
-        gap.problem.as_deref() != Some("foreign_timeline") || is_asked_for(gap) || !gap.affected_backups.is_empty()
+        gap.problem.as_deref() != Some("foreign_timeline") || gap.is_asked_for || !gap.affected_backups.is_empty()
     });
     gaps
 }

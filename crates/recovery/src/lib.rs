@@ -80,7 +80,7 @@ impl Survey {
 /// Finds what the facts allow to recover.
 pub fn survey(facts: &Facts) -> Survey {
     let path = path::Path::new(facts);
-    let backups = backups::usability(facts, &path);
+    let backups = backups::usability(&facts.backups, &path);
     let newest_usable = backups::newest(&backups);
     let windows = windows::windows(&backups, newest_usable);
     let protection = protection::protection(facts, &backups, newest_usable);

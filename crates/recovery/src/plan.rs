@@ -9,6 +9,7 @@ mod branch;
 mod clock;
 pub mod command;
 pub mod destination;
+pub mod fit;
 mod pg_ctl;
 pub mod refusal;
 mod restore;
@@ -27,6 +28,7 @@ pub use account::{Account, Action, Copied, Link, Site, Tablespace};
 pub use clock::{CommitTimes, CommitsUpTo, check_clock};
 pub use command::restore_command;
 pub use destination::{Destination, DestinationError};
+pub use fit::{Best, Fit, Origins};
 pub use refusal::Refusal;
 pub use steps::{Step, steps};
 pub use stretch::{Bounds, Origin, Stretch};
@@ -119,6 +121,8 @@ pub struct Choice {
     pub newer_without_place: Option<i64>,
     /// Where its replay starts.
     pub start: Lsn,
+    /// When it was consistent, as far as is known.
+    pub backup_at: Option<DateTime<Utc>>,
     /// Where to stop.
     pub stop: Stop,
     /// `recovery_target_inclusive`.
@@ -135,12 +139,13 @@ pub struct Choice {
     pub unverified: Option<SegmentName>,
 }
 
-/// Finds how to reach a target, given the windows, oldest first.
+/// Finds how to reach a target, given the windows, oldest first, and who knows all of their backups.
 ///
 /// # Errors
 /// Where it cannot be reached: what can be instead.
 pub fn choose(
     stretches: &[Stretch],
+    origins: &dyn Origins,
     wanted: &Wanted,
     evidence: &Evidence,
     now: DateTime<Utc>,
@@ -149,6 +154,7 @@ pub fn choose(
     let choosing = Choosing {
         stretches: &open,
         all: stretches,
+        origins,
         inclusive: wanted.inclusive,
     };
     match &wanted.target {
@@ -186,6 +192,7 @@ fn eligible(stretches: &[Stretch], timeline: Option<Timeline>) -> Result<Vec<(us
 struct Choosing<'a> {
     stretches: &'a [(usize, &'a Stretch)],
     all: &'a [Stretch],
+    origins: &'a dyn Origins,
     inclusive: bool,
 }
 
@@ -210,24 +217,20 @@ struct Placed<T> {
 }
 
 impl Choosing<'_> {
-    fn choice(&self, stretch: usize, origin: &Origin, stop: Stop, fits: &dyn Fn(&Origin) -> bool) -> Option<Choice> {
+    /// How the best backup of those that fit gets there: the newest of those of which it is on record where they are.
+    fn with_best(&self, stretch: usize, stop: Stop, fit: &Fit) -> Option<Choice> {
         let of = self.all.get(stretch)?;
-        let newer_without_place = of
-            .origins
-            .iter()
-            .filter(|other| fits(other) && !other.has_place && other.consistent_at > origin.consistent_at)
-            .max_by_key(|other| (other.consistent_at, other.id))
-            .map(|other| other.id)
-            .filter(|_| origin.has_place);
+        let best = self.origins.best(stretch, fit)?;
         let stop_lsn = match &stop {
             Stop::End => Some(of.bounds.to_lsn),
             Stop::Lsn(lsn) => Some(*lsn),
             _ => None,
         };
         Some(Choice {
-            backup: origin.id,
-            newer_without_place,
-            start: origin.start,
+            backup: best.origin.id,
+            newer_without_place: best.newer_without_place,
+            start: best.origin.start,
+            backup_at: best.origin.consistent_time,
             stop,
             inclusive: self.inclusive,
             timeline: of.timeline,
@@ -238,23 +241,11 @@ impl Choosing<'_> {
         })
     }
 
-    /// The same for the best backup that fits: the newest of those of which it is on record where they are.
-    fn with_best(&self, stretch: usize, stop: Stop, fits: &dyn Fn(&Origin) -> bool) -> Option<Choice> {
-        let origin = self
-            .all
-            .get(stretch)?
-            .origins
-            .iter()
-            .filter(|origin| fits(origin))
-            .max_by_key(|origin| (origin.has_place, origin.consistent_at, origin.id))?;
-        self.choice(stretch, origin, stop, fits)
-    }
-
     fn latest(&self) -> Result<Choice, Refusal> {
         self.stretches
             .iter()
             .max_by_key(|(_, stretch)| (stretch.is_current, stretch.bounds.to_lsn))
-            .and_then(|(index, _)| self.with_best(*index, Stop::End, &|_| true))
+            .and_then(|(index, _)| self.with_best(*index, Stop::End, &Fit::ANY))
             .ok_or(Refusal::NoWindow { branches: Vec::new() })
             .map(|choice| Choice {
                 inclusive: true,
@@ -285,12 +276,11 @@ impl Choosing<'_> {
             } else {
                 Stop::Lsn(stretch.bounds.to_lsn)
             };
-            let fits = |origin: &Origin| {
-                origin
-                    .consistent_time
-                    .is_some_and(|consistent| consistent < time || (self.inclusive && consistent == time))
+            let fit = Fit {
+                consistent_time: Some((time, self.inclusive)),
+                ..Fit::ANY
             };
-            if let Some(mut choice) = self.with_best(*index, stop, &fits) {
+            if let Some(mut choice) = self.with_best(*index, stop, &fit) {
                 choice.inclusive = choice.inclusive || !reached_by_time;
                 return Ok(choice);
             }
@@ -306,7 +296,13 @@ impl Choosing<'_> {
             .iter()
             .rev()
             .filter(|(_, stretch)| (stretch.bounds.from_lsn..=stretch.bounds.to_lsn).contains(&lsn))
-            .find_map(|(index, _)| self.with_best(*index, Stop::Lsn(lsn), &|origin| origin.consistent_at <= lsn))
+            .find_map(|(index, _)| {
+                let fit = Fit {
+                    consistent_by: lsn,
+                    ..Fit::ANY
+                };
+                self.with_best(*index, Stop::Lsn(lsn), &fit)
+            })
             .ok_or_else(|| self.outside_by_lsn(Asked::Lsn(lsn), lsn))
     }
 
@@ -366,15 +362,21 @@ impl Choosing<'_> {
         for (index, stretch) in self.stretches.iter().rev() {
             let on_path: Vec<&Place> = places.iter().filter(|place| stretch.holds(&place.segment)).collect();
             for (position, place) in on_path.iter().enumerate().rev() {
-                let becomes_consistent = |origin: &Origin| origin.consistent_at <= place.consistent_by;
                 let earlier = position.checked_sub(1).and_then(|before| on_path.get(before));
-                let passes_no_other = |origin: &Origin| earlier.is_none_or(|earlier| earlier.seen_from <= origin.start);
-                let fits = |origin: &Origin| becomes_consistent(origin) && passes_no_other(origin);
-                if let Some(mut choice) = self.with_best(*index, stop.clone(), &fits) {
+                let becomes_consistent = Fit {
+                    consistent_by: place.consistent_by,
+                    ..Fit::ANY
+                };
+                let passes_no_other = Fit {
+                    started_from: earlier.map_or(Lsn::INVALID, |earlier| earlier.seen_from),
+                    ..becomes_consistent
+                };
+                if let Some(mut choice) = self.with_best(*index, stop.clone(), &passes_no_other) {
                     choice.stop_lsn = Some(place.seen_from);
                     return Ok(choice);
                 }
-                if stretch.origins.iter().any(becomes_consistent) {
+                // The window's first backup is the first to be consistent.
+                if stretch.origins.iter().any(|origin| becomes_consistent.suits(origin)) {
                     return Err(Refusal::Repeated {
                         asked: asked.clone(),
                         places: on_path.iter().map(|place| (place.shown, place.at)).collect(),

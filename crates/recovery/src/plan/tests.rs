@@ -67,7 +67,13 @@ fn wanted(target: Target) -> Wanted {
 }
 
 fn chosen(target: Target) -> Result<Choice, Refusal> {
-    choose(&windows(), &wanted(target), &Evidence::default(), now())
+    choose(
+        &windows(),
+        &windows().as_slice(),
+        &wanted(target),
+        &Evidence::default(),
+        now(),
+    )
 }
 
 fn point(number: u64, lsn: f64) -> Point {
@@ -83,7 +89,13 @@ fn with_points(points: &[(u64, f64)]) -> Result<Choice, Refusal> {
         points: points.iter().map(|(number, lsn)| point(*number, *lsn)).collect(),
         ..Evidence::default()
     };
-    choose(&windows(), &wanted(Target::Name("here".to_owned())), &evidence, now())
+    choose(
+        &windows(),
+        &windows().as_slice(),
+        &wanted(Target::Name("here".to_owned())),
+        &evidence,
+        now(),
+    )
 }
 
 #[test]
@@ -116,7 +128,7 @@ fn the_last_commit_of_a_window_is_reached_by_its_lsn_since_no_later_one_stops_th
         inclusive: false,
         ..wanted(Target::Time(minutes(60)))
     };
-    let choice = choose(&windows(), &wanted, &Evidence::default(), now()).unwrap();
+    let choice = choose(&windows(), &windows().as_slice(), &wanted, &Evidence::default(), now()).unwrap();
     assert_eq!((choice.stop, choice.inclusive), (Stop::Time(minutes(60)), false));
 }
 
@@ -197,6 +209,7 @@ fn a_name_that_nothing_has_is_refused_with_those_that_are_known() {
     };
     let refusal = choose(
         &windows(),
+        &windows().as_slice(),
         &wanted(Target::Name("tuesday".to_owned())),
         &evidence,
         now(),
@@ -222,7 +235,13 @@ fn a_transaction_is_reached_from_a_backup_that_is_consistent_at_its_commit() {
             commits,
             ..Evidence::default()
         };
-        choose(&windows(), &wanted(Target::Xid(800)), &evidence, now())
+        choose(
+            &windows(),
+            &windows().as_slice(),
+            &wanted(Target::Xid(800)),
+            &evidence,
+            now(),
+        )
     };
     let choice = with(vec![commit(24, 24.6)]).unwrap();
     assert_eq!((choice.backup, choice.stop), (4, Stop::Xid(800)));
@@ -235,7 +254,8 @@ fn a_transaction_is_reached_from_a_backup_that_is_consistent_at_its_commit() {
 fn a_backup_of_which_nobody_knows_where_it_is_is_taken_only_where_there_is_no_other() {
     let mut windows = windows();
     windows[1].origins[1].has_place = false;
-    let of = |windows: &[Stretch]| choose(windows, &wanted(Target::Latest), &Evidence::default(), now()).unwrap();
+    let of =
+        |windows: &[Stretch]| choose(windows, &windows, &wanted(Target::Latest), &Evidence::default(), now()).unwrap();
     assert_eq!((of(&windows).backup, of(&windows).newer_without_place), (3, Some(4)));
     windows[1].origins[0].has_place = false;
     assert_eq!((of(&windows).backup, of(&windows).newer_without_place), (4, None));
@@ -249,17 +269,38 @@ fn a_branch_is_recovered_only_when_it_is_asked_for() {
         timeline,
         ..wanted(Target::Lsn(at(41.0)))
     };
-    let refusal = choose(&windows, &time(None), &Evidence::default(), now()).unwrap_err();
+    let refusal = choose(&windows, &windows.as_slice(), &time(None), &Evidence::default(), now()).unwrap_err();
     assert!(refusal.hint().contains("target_timeline => 7"), "{}", refusal.hint());
-    let choice = choose(&windows, &time(Some(Timeline(7))), &Evidence::default(), now()).unwrap();
+    let choice = choose(
+        &windows,
+        &windows.as_slice(),
+        &time(Some(Timeline(7))),
+        &Evidence::default(),
+        now(),
+    )
+    .unwrap();
     assert_eq!((choice.backup, choice.timeline), (9, Timeline(7)));
-    let refusal = choose(&windows, &time(Some(Timeline(3))), &Evidence::default(), now()).unwrap_err();
+    let refusal = choose(
+        &windows,
+        &windows.as_slice(),
+        &time(Some(Timeline(3))),
+        &Evidence::default(),
+        now(),
+    )
+    .unwrap_err();
     assert!(refusal.detail().contains("timeline 1, 7"), "{}", refusal.detail());
 }
 
 #[test]
 fn without_any_window_there_is_no_plan() {
-    let refusal = choose(&[], &wanted(Target::Latest), &Evidence::default(), now()).unwrap_err();
+    let refusal = choose(
+        &[],
+        &[].as_slice(),
+        &wanted(Target::Latest),
+        &Evidence::default(),
+        now(),
+    )
+    .unwrap_err();
     assert!(
         refusal.is_about_state() && refusal.hint().contains("base backup"),
         "{refusal}"
@@ -270,7 +311,8 @@ fn without_any_window_there_is_no_plan() {
 fn of_several_windows_without_a_present_the_newest_is_recovered() {
     let mut windows = windows();
     windows[1].is_current = false;
-    let of = |windows: &[Stretch]| choose(windows, &wanted(Target::Latest), &Evidence::default(), now()).unwrap();
+    let of =
+        |windows: &[Stretch]| choose(windows, &windows, &wanted(Target::Latest), &Evidence::default(), now()).unwrap();
     assert_eq!(of(&windows).backup, 4);
     // One that reaches the present is taken all the same.
     windows[0].is_current = true;
@@ -389,7 +431,7 @@ mod properties {
             for target in [Target::Lsn(Lsn(lsn)), Target::Time(time)] {
                 let wanted = Wanted { target, inclusive, timeline: None };
                 let windows = windows();
-                match choose(&windows, &wanted, &Evidence::default(), now()) {
+                match choose(&windows, &windows.as_slice(), &wanted, &Evidence::default(), now()) {
                     Ok(choice) => {
                         let stretch = &windows[choice.stretch];
                         let origin = stretch.origins.iter().find(|origin| origin.id == choice.backup).unwrap();

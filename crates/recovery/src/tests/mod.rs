@@ -3,6 +3,7 @@
 mod compliance;
 mod detected;
 mod outline;
+mod plan;
 mod properties;
 mod readiness;
 pub(crate) mod scenario;

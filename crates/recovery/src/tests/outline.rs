@@ -13,7 +13,7 @@ use crate::outline::{Lookup, NEWEST, lookups};
 use crate::*;
 
 /// What the lookup finds, looking at `few` at either end.
-fn found(lookup: &Lookup, backups: &[BackupFact], few: usize) -> Vec<i64> {
+pub fn found(lookup: &Lookup, backups: &[BackupFact], few: usize) -> Vec<i64> {
     let mut found: Vec<&BackupFact> = backups
         .iter()
         .filter(|backup| is_candidate(backup) && backup.timeline == lookup.timeline)
@@ -119,7 +119,7 @@ fn shown(facts: &Facts) -> Shown {
     (windows.collect(), survey.gaps, survey.protection, survey.newest_usable)
 }
 
-fn with_full_backups_only(mut facts: Facts) -> Facts {
+pub fn with_full_backups_only(mut facts: Facts) -> Facts {
     facts.backups.iter_mut().for_each(|b| b.backup_type = BackupType::Full);
     facts
 }

@@ -12,7 +12,7 @@ fn kept(target: Target, asked: Option<Timeline>, data_directory: Option<&str>) -
         timeline: asked,
         ..wanted(target)
     };
-    let mut choice = choose(&windows, &wanted, &Evidence::default(), now()).unwrap();
+    let mut choice = choose(&windows, &windows.as_slice(), &wanted, &Evidence::default(), now()).unwrap();
     let to = Destination::choose(data_directory, "/srv/data", &[], &[]).unwrap();
     choice.keep_to_history(&windows[choice.stretch], &history, asked, &to);
     choice
