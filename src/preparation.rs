@@ -99,7 +99,7 @@ pub fn prepare(path: &Text, target: Target, between: &mut dyn FnMut()) -> Result
     let seen = Seen::look(path, &server, &mut checks);
     backup::on_record(recorded.as_ref(), seen.as_ref(), &mut checks);
     let parent = chain::check(seen.as_ref(), &mut checks)?;
-    let way = Way::find(&assessment, recorded.as_ref(), seen.as_ref(), parent)?;
+    let way = Way::find(&server, &assessment, recorded.as_ref(), seen.as_ref(), parent)?;
     way.check(&assessment, target, &mut checks)?;
     place::disk_space(&server, seen.as_ref(), way.wal_bytes(target), &mut checks);
     place::tools(seen.as_ref(), &mut checks);

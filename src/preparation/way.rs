@@ -31,6 +31,7 @@ pub struct Way {
 impl Way {
     /// Finds it: as the survey of all backups does, but by what the backup itself says now.
     pub fn find(
+        server: &Server,
         assessment: &Assessment,
         recorded: Option<&Recorded>,
         seen: Option<&Seen>,

@@ -4,7 +4,7 @@
 use crate::bytes::{u32_at, u64_at};
 
 /// The newest event of a ledger at some moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LedgerHead {
     /// The database that the ledger is in (pg_database.oid).
     pub database: u32,
