@@ -72,7 +72,6 @@ fn or_from_reserve(bytes: usize, allocate: impl Fn() -> *mut u8) -> *mut u8 {
     if block.is_null() {
         after_release(bytes, &allocate)
     } else {
-        last_resort::disarm();
         block
     }
 }
@@ -172,6 +171,8 @@ pub fn require(bytes: usize) -> Result<()> {
     let found = room.try_reserve_exact(bytes);
     // Else the compiler sees that nothing is done with it, and leaves it out.
     black_box(room.as_mut_ptr());
+    // This failure is nobody's end.
+    last_resort::disarm();
     found.map_err(|_| Error::OutOfMemory { bytes })
 }
 
@@ -211,6 +212,7 @@ pub fn collect_map<K: Eq + Hash, V>(items: Vec<(K, V)>) -> Result<HashMap<K, V>>
 #[pg_guard]
 unsafe extern "C-unwind" fn transaction_ends(_event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
     REFUSED.store(0, Ordering::Relaxed);
+    last_resort::disarm();
 }
 
 #[pg_guard]

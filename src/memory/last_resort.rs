@@ -1,7 +1,7 @@
 //! What happens where an allocation fails that must not: the session ends with FATAL, and the server stays up.
 //!
-//! Rust aborts then (`handle_alloc_error()`), and says so by SIGABRT alone. The handler is in place only from such a failure to the
-//! next allocation that succeeds, and between the two Rust's library does nothing but abort; any other SIGABRT is a crash as ever.
+//! Rust aborts then (`handle_alloc_error()`), and says so by SIGABRT alone. The handler is in place from such a failure to the
+//! end of the transaction, or until whoever asked has looked whether it failed; any other SIGABRT is a crash as ever.
 
 use std::ffi::{c_char, c_int};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ pub fn arm(bytes: usize) {
     unsafe { libc::signal(libc::SIGABRT, handler as libc::sighandler_t) };
 }
 
-/// To be called when one has succeeded.
+/// To be called when whoever asked knows, or is gone.
 #[inline]
 pub fn disarm() {
     if FAILED.load(Ordering::Relaxed) != 0 {

@@ -147,20 +147,20 @@ fn found(cluster: &Cluster, is_consistent: &str, place: &str) -> Result<String> 
 #[test]
 fn a_plan_among_thousands_begins_with_the_newest_backup_that_leads_there() -> Result<()> {
     let cluster = many::cluster_at_4_gb(Settings::new())?;
-    many::fill(&mut cluster.connect()?, 20_000)?;
-    for megabyte in [17, 100, 777, 1499, 1503, 2000, 2799, 2803, 3456, 4090] {
+    many::fill(&mut cluster.connect()?, 4_000)?;
+    for megabyte in [17, 777, 1499, 1503, 2799, 3456] {
         let lsn = cluster.text(&format!("SELECT '0/0'::pg_lsn + {megabyte}.5 * 1048576"))?;
         let expected = found(&cluster, &format!("b.end_lsn <= '{lsn}'"), &format!("'{lsn}'::pg_lsn"))?;
         assert_eq!(planned(&cluster, &format!("target_lsn => '{lsn}'"))?, expected, "{lsn}");
-        if megabyte == 1499 || megabyte == 2799 || megabyte == 4090 {
+        if megabyte == 1499 || megabyte == 2799 {
             continue;
         }
         // Between the only commits of this segment and the next.
         let (time, place) = (
             cluster.text(&format!(
-                "SELECT latest_xact_at + interval '1 min' FROM wal_archive WHERE end_lsn = '0/0'::pg_lsn + ({megabyte} + 1) * 1048576"
+                "SELECT latest_xact_at + interval '1 min' FROM wal_archive WHERE end_lsn = '0/0'::pg_lsn + ({megabyte} + 1)::bigint * 1048576"
             ))?,
-            format!("('0/0'::pg_lsn + ({megabyte} + 1) * 1048576)"),
+            format!("('0/0'::pg_lsn + ({megabyte} + 1)::bigint * 1048576)"),
         );
         let expected = found(&cluster, &format!("latest.at <= '{time}'"), &place)?;
         assert_eq!(
