@@ -1,6 +1,7 @@
 //! Statements about the lives of the server, and about what it knows of its own recovery.
 
 use super::facts::moment;
+use super::value::Sentences;
 use super::{Image, PgLsn, Scope, Statement, Text};
 use crate::error::{Error, Result};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -230,11 +231,6 @@ pub fn add_recovery(
                  round($19::numeric, 3))
          RETURNING id",
     );
-    let remarks: serde_json::Map<String, serde_json::Value> = found
-        .remarks
-        .iter()
-        .map(|(column, sentence)| ((*column).to_owned(), super::sayable(sentence.clone()).into()))
-        .collect();
     ADD.write(
         &[
             found.kind.as_str().into(),
@@ -260,7 +256,7 @@ pub fn add_recovery(
             found.recovered_to_time.map(sql_time).transpose()?.into(),
             found.recovered_to.map(|lsn| PgLsn(lsn.0)).into(),
             found.rpo_seconds.into(),
-            pgrx::JsonB(remarks.into()).into(),
+            Sentences(found.remarks.clone()).into(),
             predicted_seconds.into(),
         ],
         |rows| rows.one("the recovery's id")?.need(1, "the recovery's id"),
@@ -315,14 +311,14 @@ pub fn begin(life: &Begun<'_>) -> Result<()> {
             life.began.into(),
             life.started_at.into(),
             life.writes_at.into(),
-            super::sayable(life.home.host.clone()).into(),
-            super::sayable(life.home.directory.clone()).into(),
+            life.home.host.as_str().into(),
+            life.home.directory.as_str().into(),
             life.home.identity.as_str().into(),
             life.predecessor.into(),
             life.copy_of.into(),
             life.recovery.into(),
             life.backup.into(),
-            life.backup_label.map(|label| super::sayable(label.to_owned())).into(),
+            life.backup_label.into(),
             life.backup_start.into(),
             life.recovered_to.map(|lsn| PgLsn(lsn.0)).into(),
             life.recovered_to_time.map(sql_time).transpose()?.into(),

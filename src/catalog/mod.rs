@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod backup;
 pub mod detection;
+mod encoding;
 mod extension;
 pub mod facts;
 pub mod hourly;
@@ -23,13 +24,15 @@ pub mod samples;
 mod scope;
 mod statement;
 mod text;
+mod value;
 pub mod windows;
 pub mod worker;
 
+pub use encoding::sayable;
 pub use extension::Extension;
 pub use ids::Ids;
 pub use image::Image;
 pub use lsn::PgLsn;
 pub use scope::{NO_JIT, Scope};
 pub use statement::Statement;
-pub use text::{Text, sayable};
+pub use text::Text;

@@ -6,11 +6,11 @@ use std::ffi::{CStr, CString, c_char};
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
-use pgrx::datum::DatumWithOid;
-use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, Spi, pg_sys};
+use pgrx::{Spi, pg_sys};
 
 use super::Extension;
 use super::scope::{FunctionWrites, OwnerRights, Scope};
+use super::value::{Argument, Column};
 use crate::error::{Error, Result};
 
 /// A statement of the extension. The extension's schema is written `@extschema@` in it; all else that has no schema is
@@ -43,18 +43,18 @@ impl Statement {
     ///
     /// # Errors
     /// What `rows` returns, [`Error::NotInstalled`], or what SPI refuses. PostgreSQL's own errors unwind.
-    pub fn read<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+    pub fn read<R>(&'static self, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
         self.run(Mode::Read, args, rows)
     }
 
     /// Runs a statement that only reads, under a snapshot taken now: for a second look, after another session was faster.
     /// Errors as [`Statement::read`].
-    pub fn read_latest<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+    pub fn read_latest<R>(&'static self, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
         self.run(Mode::ReadLatest, args, rows)
     }
 
     /// Runs a statement that may write. Errors as [`Statement::read`].
-    pub fn write<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+    pub fn write<R>(&'static self, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
         self.run(Mode::Write, args, rows)
     }
 
@@ -62,13 +62,13 @@ impl Statement {
     /// Only for what a lock serialises: it may see what the transaction otherwise cannot. Errors as [`Statement::read`].
     pub fn write_latest<R>(
         &'static self,
-        args: &[DatumWithOid<'_>],
+        args: &[Argument],
         rows: impl FnOnce(Rows) -> Result<R>,
     ) -> Result<R> {
         self.run(Mode::WriteLatest, args, rows)
     }
 
-    fn run<R>(&'static self, mode: Mode, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+    fn run<R>(&'static self, mode: Mode, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
         let scope = Scope::enter()?;
         let extension = scope.extension();
         let _rights = OwnerRights::assume(extension);
@@ -81,13 +81,12 @@ impl Statement {
             let mut values: Vec<pg_sys::Datum> = Vec::with_capacity(args.len());
             let mut nulls: Vec<c_char> = Vec::with_capacity(args.len());
             for arg in args {
-                let value = arg.datum();
-                nulls.push(if value.is_some() {
+                nulls.push(if arg.value.is_some() {
                     b' ' as c_char
                 } else {
                     b'n' as c_char
                 });
-                values.push(value.map_or(pg_sys::Datum::from(0_usize), |datum| datum.sans_lifetime()));
+                values.push(arg.value.unwrap_or(pg_sys::Datum::from(0_usize)));
             }
             // SAFETY: the plan is a kept one and takes as many values of these types, see plan().
             let status = unsafe {
@@ -118,7 +117,7 @@ impl Statement {
     }
 
     /// The kept plan, made now where there is none.
-    fn plan(&'static self, extension: &Extension, args: &[DatumWithOid<'_>]) -> Result<Rc<Plan>> {
+    fn plan(&'static self, extension: &Extension, args: &[Argument]) -> Result<Rc<Plan>> {
         let schema = extension.quoted_schema()?;
         let key = std::ptr::from_ref(self) as usize;
         let kept = PLANS.with(|plans| plans.borrow_mut().find(extension, &schema, key));
@@ -130,7 +129,7 @@ impl Statement {
         let sql = CString::new(pieces.join(schema.as_bytes())).map_err(|_| Error::UnexpectedAnswer {
             what: "a statement without a null byte",
         })?;
-        let mut types: Vec<pg_sys::Oid> = args.iter().map(DatumWithOid::oid).collect();
+        let mut types: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.kind).collect();
         // SAFETY: the text and the types outlive the call, which copies them; SPI is connected.
         let plan = unsafe {
             let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
@@ -271,7 +270,7 @@ impl Row {
     ///
     /// # Errors
     /// [`Error::UnexpectedType`] where the column has another type, [`Error::UnexpectedAnswer`] where there is no such column.
-    pub fn get<T: FromDatum + IntoDatum>(&self, column: i32) -> Result<Option<T>> {
+    pub fn get<T: Column>(&self, column: i32) -> Result<Option<T>> {
         let place = usize::try_from(column).ok().and_then(|column| column.checked_sub(1));
         let found = place.and_then(|place| {
             Some((
@@ -284,14 +283,14 @@ impl Row {
             return Err(Error::UnexpectedAnswer { what: "more columns" });
         };
         // SAFETY: the value is of the type that the description says; it is copied into the caller's memory.
-        Ok(unsafe { T::try_from_datum_in_memory_context(PgMemoryContexts::For(self.caller), value, is_null, kind) }?)
+        unsafe { T::read(value, is_null, kind, self.caller) }
     }
 
     /// The value in `column` (from 1), which must not be NULL.
     ///
     /// # Errors
     /// As [`Row::get`], and [`Error::UnexpectedAnswer`] for NULL.
-    pub fn need<T: FromDatum + IntoDatum>(&self, column: i32, what: &'static str) -> Result<T> {
+    pub fn need<T: Column>(&self, column: i32, what: &'static str) -> Result<T> {
         self.get(column)?.ok_or(Error::UnexpectedAnswer { what })
     }
 }
