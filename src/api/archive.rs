@@ -19,22 +19,22 @@ use wal::{PgTimestamp, SegmentName, SegmentSize};
 /// Segments that should be there and are not become `missing` as they do for the worker, after `pg_backstop.archive_grace`.
 #[pg_extern(volatile, parallel_unsafe)]
 fn verify_wal_archive(
-    from_segment: default!(Option<&str>, "NULL"),
-    to_segment: default!(Option<&str>, "NULL"),
+    from_segment: default!(Option<Text>, "NULL"),
+    to_segment: default!(Option<Text>, "NULL"),
 ) -> Result<
     TableIterator<
         'static,
         (
-            name!(segment_name, String),
+            name!(segment_name, Text),
             name!(timeline_id, Option<i32>),
             name!(start_lsn, Option<PgLsn>),
             name!(end_lsn, Option<PgLsn>),
-            name!(status, String),
-            name!(problem, Option<String>),
-            name!(detail, Option<String>),
-            name!(stored_path, Option<String>),
+            name!(status, Text),
+            name!(problem, Option<Text>),
+            name!(detail, Option<Text>),
+            name!(stored_path, Option<Text>),
             name!(stored_bytes, Option<i64>),
-            name!(sha256, Option<String>),
+            name!(sha256, Option<Text>),
             name!(first_commit_at, Option<TimestampWithTimeZone>),
             name!(last_commit_at, Option<TimestampWithTimeZone>),
             name!(commit_count, Option<i64>),
@@ -44,8 +44,9 @@ fn verify_wal_archive(
     >,
     ErrorReport,
 > {
-    check(from_segment, to_segment)?;
-    Ok(TableIterator::new(catalog::archive::rows(from_segment, to_segment)?))
+    let (from, to) = (from_segment.as_ref(), to_segment.as_ref());
+    check(from, to)?;
+    Ok(TableIterator::new(catalog::archive::rows(from, to)?))
 }
 
 /// Marks the segments from `from_segment` to `to_segment` that are missing, corrupt or foreign as known and accepted, and
@@ -54,17 +55,17 @@ fn verify_wal_archive(
 /// A segment that is put back, or that is found to have another problem, is judged anew.
 #[pg_extern(volatile, parallel_unsafe)]
 fn acknowledge_wal_gap(
-    from_segment: Option<&str>,
-    to_segment: Option<&str>,
+    from_segment: Option<Text>,
+    to_segment: Option<Text>,
     reason: Option<Text>,
 ) -> Result<i64, ErrorReport> {
-    Ok(acknowledge(from_segment, to_segment, reason.as_ref())?)
+    Ok(acknowledge(from_segment.as_ref(), to_segment.as_ref(), reason.as_ref())?)
 }
 
-fn acknowledge(from: Option<&str>, to: Option<&str>, reason: Option<&Text>) -> Result<i64> {
+fn acknowledge(from: Option<&Text>, to: Option<&Text>, reason: Option<&Text>) -> Result<i64> {
     require_primary("acknowledge_wal_gap")?;
     let size = Server::observe()?.format.segment_size;
-    let segment = |argument, name: Option<&str>| match name {
+    let segment = |argument, name: Option<&Text>| match name {
         Some(name) => segment_argument(argument, name, size),
         None => Err(Error::NullArgument {
             argument,
@@ -119,7 +120,7 @@ fn in_order(from: &SegmentName, to: &SegmentName) -> Result<()> {
     ))
 }
 
-fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
+fn check(from: Option<&Text>, to: Option<&Text>) -> Result<()> {
     require_primary("verify_wal_archive")?;
     let server = Server::observe()?;
     let size = server.format.segment_size;
@@ -178,8 +179,9 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn segment_argument(argument: &'static str, name: &str, size: SegmentSize) -> Result<SegmentName> {
-    SegmentName::parse(name, size).map_err(|error| {
+fn segment_argument(argument: &'static str, name: &Text, size: SegmentSize) -> Result<SegmentName> {
+    let name = name.to_utf8();
+    SegmentName::parse(&name, size).map_err(|error| {
         Error::invalid(
             format!("{argument} \"{name}\" is not the name of a WAL segment"),
             error.to_string(),

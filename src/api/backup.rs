@@ -91,15 +91,15 @@ fn record_backup_complete(
     duration_seconds: default!(Option<AnyNumeric>, "NULL"),
     status: default!(Option<Text>, "'completed'"),
     error: default!(Option<Text>, "NULL"),
-) -> Result<TableIterator<'static, (name!(backup_id, i64), name!(status, String))>, ErrorReport> {
-    let ended = complete(
+) -> Result<TableIterator<'static, (name!(backup_id, i64), name!(status, Text))>, ErrorReport> {
+    let (id, status) = complete(
         backup_id,
         backup_size_bytes,
         duration_seconds,
         status.as_ref(),
         error.as_ref(),
     )?;
-    Ok(TableIterator::once(ended))
+    Ok(TableIterator::once((id, status.into())))
 }
 
 fn complete(
@@ -108,7 +108,7 @@ fn complete(
     duration_seconds: Option<AnyNumeric>,
     status: Option<&Text>,
     error: Option<&Text>,
-) -> Result<(i64, String)> {
+) -> Result<(i64, &'static str)> {
     call::require_primary("record_backup_complete")?;
     let id = id.ok_or_else(|| Error::NullArgument {
         argument: "backup_id",
@@ -157,7 +157,7 @@ fn complete(
             key: id,
         });
     }
-    Ok((id, status.to_owned()))
+    Ok((id, status))
 }
 
 fn not_found(id: i64) -> Error {

@@ -10,7 +10,7 @@ use pgrx::{AnyElement, PgTupleDesc, pg_sys};
 
 use super::trigger::{TriggerRow, column, or_report};
 use crate::catalog::ledger_check::{self, Difference};
-use crate::catalog::{Image, ledger};
+use crate::catalog::{Image, Text, ledger};
 use crate::error::{Error, Result};
 
 /// The image of a row as the ledger keeps it: a JSON object without NULLs, times in UTC, the same in every session.
@@ -140,12 +140,13 @@ fn verify_ledger() -> Result<
         (
             name!(events, i64),
             name!(first_broken, Option<i64>),
-            name!(status, String),
+            name!(status, Text),
         ),
     >,
     ErrorReport,
 > {
-    Ok(TableIterator::once(verify()?))
+    let (events, first_broken, status) = verify()?;
+    Ok(TableIterator::once((events, first_broken, status.into())))
 }
 
 /// Something that is wrong: the event at which it is, if at one, and the sentence that says so.

@@ -31,7 +31,7 @@ fn recovery_plan(
     target_inclusive: default!(Option<bool>, "true"),
     target_action: default!(Option<Text>, "'promote'"),
 ) -> Result<
-    TableIterator<'static, (name!(step, i32), name!(action, String), name!(command, Option<String>))>,
+    TableIterator<'static, (name!(step, i32), name!(action, Text), name!(command, Option<Text>))>,
     ErrorReport,
 > {
     let target = target(target_time, target_lsn, target_name.as_ref(), target_xid)?;
@@ -67,7 +67,7 @@ fn recovery_plan(
     Ok(TableIterator::new(
         (1..)
             .zip(steps)
-            .map(|(number, step)| (number, step.action, step.command)),
+            .map(|(number, step)| (number, step.action.into(), step.command.map(Text::from))),
     ))
 }
 

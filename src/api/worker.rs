@@ -1,6 +1,6 @@
 //! Starting, stopping and asking the background worker.
 
-use crate::catalog;
+use crate::catalog::{self, Text};
 use crate::error::{Error, Result};
 use crate::life;
 use crate::shmem::{self, WorkerState};
@@ -44,16 +44,16 @@ fn stop_worker() -> Result<bool, ErrorReport> {
 
 type WorkerStatusRow = (
     name!(pid, Option<i32>),
-    name!(database, Option<String>),
-    name!(state, String),
+    name!(database, Option<Text>),
+    name!(state, Text),
     name!(last_tick_at, Option<TimestampWithTimeZone>),
-    name!(last_verified_segment, Option<String>),
+    name!(last_verified_segment, Option<Text>),
     name!(unverified_segments, Option<i64>),
     name!(bytes_per_second, Option<f64>),
-    name!(last_error, Option<String>),
-    name!(archive_source, Option<String>),
-    name!(cluster_role, Option<String>),
-    name!(clone_of, Option<String>),
+    name!(last_error, Option<Text>),
+    name!(archive_source, Option<Text>),
+    name!(cluster_role, Option<Text>),
+    name!(clone_of, Option<Text>),
 );
 
 /// What the worker says of itself. Without `shared_preload_libraries` only what pg_stat_activity shows.
@@ -63,16 +63,16 @@ pub fn worker_status() -> Result<
         'static,
         (
             name!(pid, Option<i32>),
-            name!(database, Option<String>),
-            name!(state, String),
+            name!(database, Option<Text>),
+            name!(state, Text),
             name!(last_tick_at, Option<TimestampWithTimeZone>),
-            name!(last_verified_segment, Option<String>),
+            name!(last_verified_segment, Option<Text>),
             name!(unverified_segments, Option<i64>),
             name!(bytes_per_second, Option<f64>),
-            name!(last_error, Option<String>),
-            name!(archive_source, Option<String>),
-            name!(cluster_role, Option<String>),
-            name!(clone_of, Option<String>),
+            name!(last_error, Option<Text>),
+            name!(archive_source, Option<Text>),
+            name!(cluster_role, Option<Text>),
+            name!(clone_of, Option<Text>),
         ),
     >,
     ErrorReport,
@@ -83,8 +83,8 @@ pub fn worker_status() -> Result<
 fn status_rows() -> Result<Vec<WorkerStatusRow>> {
     let Some(status) = shmem::read() else {
         let row = catalog::worker::running()?.map(|running| {
-            let database = Some(running.database);
-            let state = "running without shared memory".to_owned();
+            let database = Some(running.database.into());
+            let state = "running without shared memory".into();
             (
                 Some(running.pid),
                 database,
@@ -101,13 +101,13 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
         });
         return Ok(row.into_iter().collect());
     };
-    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let text = |text: &str| (!text.is_empty()).then(|| Text::from(text));
     let life = life::read();
     let ticked = status.last_tick_at != 0;
     Ok(vec![(
         (status.pid != 0).then_some(status.pid),
         text(&status.database),
-        status.state.as_str().to_owned(),
+        status.state.as_str().into(),
         catalog::archive::time(status.last_tick_at).filter(|_| ticked),
         text(&status.last_verified_segment),
         ticked.then_some(status.unverified_segments),
@@ -116,7 +116,7 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
         text(&status.archive_source),
         life.as_ref()
             .and_then(|life| life.role)
-            .map(|role| role.as_str().to_owned()),
+            .map(|role| role.as_str().into()),
         life.as_ref().and_then(|life| text(&life.clone_of)),
     )])
 }

@@ -177,16 +177,16 @@ pub fn sound_sha256(name: &str) -> Result<Option<String>> {
 
 /// A row as `verify_wal_archive()` returns it: the columns of the table in their order.
 pub type FullRow = (
-    String,
+    Text,
     Option<i32>,
     Option<PgLsn>,
     Option<PgLsn>,
-    String,
-    Option<String>,
-    Option<String>,
-    Option<String>,
+    Text,
+    Option<Text>,
+    Option<Text>,
+    Option<Text>,
     Option<i64>,
-    Option<String>,
+    Option<Text>,
     Option<TimestampWithTimeZone>,
     Option<TimestampWithTimeZone>,
     Option<i64>,
@@ -195,7 +195,7 @@ pub type FullRow = (
 );
 
 /// Rows of the segments from `from` to `to` on any timeline; without both ends, of all files.
-pub fn rows(from: Option<&str>, to: Option<&str>) -> Result<Vec<FullRow>> {
+pub fn rows(from: Option<&Text>, to: Option<&Text>) -> Result<Vec<FullRow>> {
     static ROWS: Statement = Statement::new(
         "SELECT segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail, stored_path, stored_bytes, sha256,
                 first_commit_at, last_commit_at, commit_count, first_seen_at, verified_at
