@@ -186,8 +186,10 @@ impl Planning {
                         evidence.points.push(Point { segment, lsn, at });
                     }
                 }
-                if evidence.points.is_empty() {
-                    evidence.newest_names = facts::newest_points(NAMED)?;
+                match evidence.points.last() {
+                    None => evidence.newest_names = facts::newest_points(NAMED)?,
+                    Some(point) if !name.is_same_everywhere() => return Err(unsayable(&name.to_utf8(), point.lsn)),
+                    Some(_) => {}
                 }
             }
             (Target::Xid(xid), _) => {
@@ -268,6 +270,15 @@ impl Planning {
             &compressions,
         )?)
     }
+}
+
+/// A server that was told the name in other bytes would replay all WAL there is in search of it, and then not start.
+fn unsayable(name: &str, lsn: Lsn) -> Error {
+    Error::invalid(
+        format!("restore point \"{name}\" cannot be named to a recovery"),
+        "WAL has its name in the encoding of the database in which it was made, and it may have other characters than are shown.",
+        format!("Pass target_lsn => '{lsn}', where it lies."),
+    )
 }
 
 fn site(places: Places, server: &Server) -> Site {

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use recovery::plan::{Action, Target, Wanted};
+use recovery::plan::{Action, Step, Target, Wanted};
 use wal::{Lsn, Timeline};
 
 use super::argument;
@@ -64,11 +64,27 @@ fn recovery_plan(
         data_directory: data_directory.as_ref(),
         action,
     })?;
+    require_sayable(&steps)?;
     Ok(TableIterator::new(
         (1..)
             .zip(steps)
             .map(|(number, step)| (number, step.action.into(), step.command.map(Text::from))),
     ))
+}
+
+/// Refuses a plan with a name that comes out as another one in the database's encoding, or that was none in UTF-8.
+fn require_sayable(steps: &[Step]) -> Result<()> {
+    let changes = |command: &str| {
+        command.contains(char::REPLACEMENT_CHARACTER) || *Text::from(command).to_utf8() != *command
+    };
+    match steps.iter().find(|step| step.command.as_deref().is_some_and(changes)) {
+        None => Ok(()),
+        Some(step) => Err(Error::WrongState {
+            message: "the plan cannot be written in the encoding of this database".to_owned(),
+            detail: format!("A command has a name of other characters than can be shown, at the step \"{}\".", step.action),
+            hint: "Call recovery_plan() in a database whose encoding is UTF8, or use names in ASCII.".to_owned(),
+        }),
+    }
 }
 
 fn target(

@@ -283,7 +283,7 @@ pub struct Finding {
     /// What the next segment's verification needs.
     pub handover: Option<Vec<u8>>,
     /// Named restore points in it: name, LSN, time.
-    pub restore_points: Vec<(String, u64, i64)>,
+    pub restore_points: Vec<(Vec<u8>, u64, i64)>,
 }
 
 /// Whether the file's row says the same, of the same file.
@@ -378,7 +378,7 @@ pub fn store(finding: &Finding) -> Result<()> {
     for (name, position, at) in &finding.restore_points {
         ADD_POINT.write(
             &[
-                name.as_str().into(),
+                Text::from_outside(name).into(),
                 PgLsn(*position).into(),
                 time(*at).into(),
                 timeline.into(),

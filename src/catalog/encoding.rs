@@ -29,6 +29,11 @@ fn of_database() -> Encoding {
     unsafe { pg_sys::GetDatabaseEncoding() }.unsigned_abs()
 }
 
+/// Whether the database is in UTF-8.
+pub fn is_utf8() -> bool {
+    of_database() == PG_UTF8
+}
+
 /// What the session's client wants to be answered in.
 fn of_client() -> Encoding {
     // SAFETY: as above.

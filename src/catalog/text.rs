@@ -26,6 +26,16 @@ impl Text {
         Self(encoding::from_outside(bytes))
     }
 
+    /// Whether PostgreSQL, told this name in UTF-8, would know it for the one that WAL has: in WAL it is in whatever encoding the
+    /// database had that it was made in, and a character that stands here may stand in for one that was none.
+    pub fn is_same_everywhere(&self) -> bool {
+        if encoding::is_utf8() {
+            !self.to_utf8().contains(char::REPLACEMENT_CHARACTER)
+        } else {
+            self.0.is_ascii() && !self.0.contains(&b'?')
+        }
+    }
+
     /// As a path: PostgreSQL hands file names to the system as the database encodes them.
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
