@@ -4,6 +4,7 @@
 //! shows `userlock`). Anybody may take any advisory lock: one call would keep the worker from starting, or from writing what
 //! it found.
 
+use crate::error::sayably;
 use pgrx::pg_sys;
 
 // Held by the worker's session as long as it lives.
@@ -44,6 +45,7 @@ fn acquire(lock: u32, session: bool, at_once: bool) -> bool {
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
     };
     // SAFETY: an ordinary heavyweight lock, seen by the deadlock detector; waiting for it answers interrupts.
-    let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, session, at_once) };
+    let result =
+        sayably(|| unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, session, at_once) });
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }

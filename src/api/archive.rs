@@ -59,7 +59,11 @@ fn acknowledge_wal_gap(
     to_segment: Option<Text>,
     reason: Option<Text>,
 ) -> Result<i64, ErrorReport> {
-    Ok(acknowledge(from_segment.as_ref(), to_segment.as_ref(), reason.as_ref())?)
+    Ok(acknowledge(
+        from_segment.as_ref(),
+        to_segment.as_ref(),
+        reason.as_ref(),
+    )?)
 }
 
 fn acknowledge(from: Option<&Text>, to: Option<&Text>, reason: Option<&Text>) -> Result<i64> {

@@ -30,10 +30,8 @@ fn recovery_plan(
     target_timeline: default!(Option<i32>, "NULL"),
     target_inclusive: default!(Option<bool>, "true"),
     target_action: default!(Option<Text>, "'promote'"),
-) -> Result<
-    TableIterator<'static, (name!(step, i32), name!(action, Text), name!(command, Option<Text>))>,
-    ErrorReport,
-> {
+) -> Result<TableIterator<'static, (name!(step, i32), name!(action, Text), name!(command, Option<Text>))>, ErrorReport>
+{
     let target = target(target_time, target_lsn, target_name.as_ref(), target_xid)?;
     argument::positive("target_timeline", target_timeline.map(i64::from))?;
     let action = match argument::one_of("target_action", target_action.as_ref(), &ACTIONS)? {
@@ -65,23 +63,23 @@ fn recovery_plan(
         action,
     })?;
     require_sayable(&steps)?;
-    Ok(TableIterator::new(
-        (1..)
-            .zip(steps)
-            .map(|(number, step)| (number, step.action.into(), step.command.map(Text::from))),
-    ))
+    Ok(TableIterator::new((1..).zip(steps).map(|(number, step)| {
+        (number, step.action.into(), step.command.map(Text::from))
+    })))
 }
 
 /// Refuses a plan with a name that comes out as another one in the database's encoding, or that was none in UTF-8.
 fn require_sayable(steps: &[Step]) -> Result<()> {
-    let changes = |command: &str| {
-        command.contains(char::REPLACEMENT_CHARACTER) || *Text::from(command).to_utf8() != *command
-    };
+    let changes =
+        |command: &str| command.contains(char::REPLACEMENT_CHARACTER) || *Text::from(command).to_utf8() != *command;
     match steps.iter().find(|step| step.command.as_deref().is_some_and(changes)) {
         None => Ok(()),
         Some(step) => Err(Error::WrongState {
             message: "the plan cannot be written in the encoding of this database".to_owned(),
-            detail: format!("A command has a name of other characters than can be shown, at the step \"{}\".", step.action),
+            detail: format!(
+                "A command has a name of other characters than can be shown, at the step \"{}\".",
+                step.action
+            ),
             hint: "Call recovery_plan() in a database whose encoding is UTF8, or use names in ASCII.".to_owned(),
         }),
     }

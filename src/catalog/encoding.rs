@@ -125,7 +125,12 @@ fn conversion(from: Encoding, to: Encoding) -> Option<pg_sys::Oid> {
     if !unsafe { pg_sys::IsTransactionState() } {
         return None;
     }
-    let known = FOUND.with_borrow(|found| found.iter().find(|(pair, _)| *pair == (from, to)).map(|(_, known)| *known));
+    let known = FOUND.with_borrow(|found| {
+        found
+            .iter()
+            .find(|(pair, _)| *pair == (from, to))
+            .map(|(_, known)| *known)
+    });
     known.unwrap_or_else(|| {
         // SAFETY: a look-up in the catalogs, within a transaction.
         let function = unsafe { pg_sys::FindDefaultConversionProc(number(from), number(to)) };

@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 use super::image::Image;
 use super::scope::FunctionWrites;
 use super::{Scope, Statement};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 
 /// One lock for each database's chain, apart from the locks that DDL takes on the extension itself (those have subobject 0).
 const CHAIN: u16 = 1;
@@ -21,14 +21,14 @@ const CHAIN: u16 = 1;
 pub fn lock_chain() -> Result<()> {
     let scope = Scope::enter()?;
     // SAFETY: an ordinary heavyweight lock, released at the end of the transaction and seen by the deadlock detector.
-    unsafe {
+    sayably(|| unsafe {
         pg_sys::LockDatabaseObject(
             pg_sys::ExtensionRelationId,
             scope.extension().oid,
             CHAIN,
             pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
         );
-    }
+    });
     Ok(())
 }
 

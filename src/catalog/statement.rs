@@ -11,7 +11,7 @@ use pgrx::{Spi, pg_sys};
 use super::Extension;
 use super::scope::{FunctionWrites, OwnerRights, Scope};
 use super::value::{Argument, Column};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 
 /// A statement of the extension. The extension's schema is written `@extschema@` in it; all else that has no schema is
 /// PostgreSQL's own. Its arguments have the types that the first call gives them: pass the same types always.
@@ -44,28 +44,24 @@ impl Statement {
     /// # Errors
     /// What `rows` returns, [`Error::NotInstalled`], or what SPI refuses. PostgreSQL's own errors unwind.
     pub fn read<R>(&'static self, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
-        self.run(Mode::Read, args, rows)
+        sayably(|| self.run(Mode::Read, args, rows))
     }
 
     /// Runs a statement that only reads, under a snapshot taken now: for a second look, after another session was faster.
     /// Errors as [`Statement::read`].
     pub fn read_latest<R>(&'static self, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
-        self.run(Mode::ReadLatest, args, rows)
+        sayably(|| self.run(Mode::ReadLatest, args, rows))
     }
 
     /// Runs a statement that may write. Errors as [`Statement::read`].
     pub fn write<R>(&'static self, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
-        self.run(Mode::Write, args, rows)
+        sayably(|| self.run(Mode::Write, args, rows))
     }
 
     /// Runs a statement that may write, under a snapshot taken now, whatever the transaction's isolation level.
     /// Only for what a lock serialises: it may see what the transaction otherwise cannot. Errors as [`Statement::read`].
-    pub fn write_latest<R>(
-        &'static self,
-        args: &[Argument],
-        rows: impl FnOnce(Rows) -> Result<R>,
-    ) -> Result<R> {
-        self.run(Mode::WriteLatest, args, rows)
+    pub fn write_latest<R>(&'static self, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+        sayably(|| self.run(Mode::WriteLatest, args, rows))
     }
 
     fn run<R>(&'static self, mode: Mode, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {

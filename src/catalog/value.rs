@@ -82,7 +82,20 @@ macro_rules! columns {
     )*};
 }
 
-values!(bool, i32, i64, f64, AnyNumeric, TimestampWithTimeZone, PgLsn, Ids, Image, Text, &Text, Vec<u8>);
+values!(
+    bool,
+    i32,
+    i64,
+    f64,
+    AnyNumeric,
+    TimestampWithTimeZone,
+    PgLsn,
+    Ids,
+    Image,
+    Text,
+    &Text,
+    Vec<u8>
+);
 values!(
     Vec<i32>,
     Vec<i64>,
@@ -91,7 +104,19 @@ values!(
     Vec<Text>,
     Vec<Option<Text>>
 );
-columns!(bool, i32, i64, f64, AnyNumeric, TimestampWithTimeZone, PgLsn, Image, Text, Vec<u8>, Vec<i64>);
+columns!(
+    bool,
+    i32,
+    i64,
+    f64,
+    AnyNumeric,
+    TimestampWithTimeZone,
+    PgLsn,
+    Image,
+    Text,
+    Vec<u8>,
+    Vec<i64>
+);
 
 impl<T: Value> Value for Option<T> {
     fn datum(self) -> Option<pg_sys::Datum> {

@@ -4,7 +4,7 @@ use super::archive::ArchiveDuty;
 use super::lives::{self, LifeDuty};
 use super::process;
 use super::samples::SampleDuty;
-use crate::error::Result;
+use crate::error::{Result, tell};
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
 use crate::transaction::{caught, in_transaction};
@@ -23,7 +23,8 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
     process::begin(Some(&database));
     prepare_session();
     if !matches!(in_transaction(|| Ok(locks::try_own_database())), Ok(true)) {
-        log!("pg_backstop: another worker serves this database; this one ends");
+        let message = "pg_backstop: another worker serves this database; this one ends".to_owned();
+        tell(PgLogLevel::LOG, message, None, None);
         return;
     }
     publish_identity(&database);
@@ -120,9 +121,14 @@ impl Worker {
         };
         if error != self.reported {
             if error.is_empty() {
-                log!("pg_backstop: the worker works again");
+                tell(
+                    PgLogLevel::LOG,
+                    "pg_backstop: the worker works again".to_owned(),
+                    None,
+                    None,
+                );
             } else {
-                warning!("pg_backstop: {error}");
+                tell(PgLogLevel::WARNING, format!("pg_backstop: {error}"), None, None);
             }
             self.reported.clone_from(&error);
         }
