@@ -1,6 +1,7 @@
 //! How the archive is reached: as files on disk, or only through `restore_command`.
 
 use crate::error::{Error, Result};
+use crate::foreign_text;
 use crate::restore_command::{self, Fetched};
 use crate::server::{self, Server};
 use crate::settings;
@@ -20,7 +21,7 @@ pub fn choose_source(server: &Server) -> Result<Derived> {
     let restore_command = server::setting(c"restore_command").unwrap_or_default();
     match Setting::parse(&setting).map_err(|error| Error::Archive(error.to_string()))? {
         Setting::Fixed(source) => Ok(Derived {
-            source,
+            source: foreign_text::place(source),
             because: "pg_backstop.archive_source says so".to_owned(),
         }),
         Setting::RestoreCommand if restore_command.is_empty() => Err(Error::Archive(
@@ -41,6 +42,10 @@ pub fn choose_source(server: &Server) -> Result<Derived> {
             },
             server.data_directory(),
         )
+        .map(|derived| Derived {
+            source: foreign_text::place(derived.source),
+            ..derived
+        })
         .map_err(|error| Error::Archive(error.to_string())),
     }
 }

@@ -10,6 +10,8 @@ use std::ffi::{CStr, c_int};
 use pgrx::pg_sys;
 use pgrx::pg_sys::pg_enc::{PG_SQL_ASCII, PG_UTF8};
 
+use crate::foreign_text;
+
 /// In place of what cannot be said.
 const REPLACEMENT: u8 = b'?';
 /// In place of a character that no text of PostgreSQL's may have.
@@ -81,7 +83,7 @@ pub fn sayable(message: String) -> String {
     if message.is_ascii() {
         return message;
     }
-    let client = of_client();
+    let (client, message) = (of_client(), foreign_text::shown(&message));
     match of_database() {
         PG_UTF8 | PG_SQL_ASCII if matches!(client, PG_UTF8 | PG_SQL_ASCII) => message,
         PG_UTF8 => {
@@ -95,12 +97,12 @@ pub fn sayable(message: String) -> String {
     }
 }
 
-/// A text without what neither a text nor a jsonb can hold.
+/// A text without what neither a text nor a jsonb can hold, and without what is none.
 pub fn storable(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') {
-        Cow::Owned(text.replace('\0', FORBIDDEN))
-    } else {
+    if text.is_ascii() && !text.contains('\0') {
         Cow::Borrowed(text)
+    } else {
+        Cow::Owned(foreign_text::shown(text).replace('\0', FORBIDDEN))
     }
 }
 

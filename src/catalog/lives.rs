@@ -161,20 +161,28 @@ pub struct Newest {
     pub copy_of: Option<i64>,
 }
 
-/// The newest life of the cluster with this identity. Rows of another one came with a dump or from before pg_upgrade.
-pub fn newest(system_identifier: i64) -> Result<Option<Newest>> {
+/// The newest life of the cluster with this identity. Rows of another one came with a dump or from before pg_upgrade. A name of its
+/// home is that of `here` where that would be put on record in the same words: the database's encoding may lack some of it.
+pub fn newest(system_identifier: i64, here: &Home) -> Result<Option<Newest>> {
     static NEWEST: Statement = Statement::new(
         "SELECT id, host_name, data_directory, directory_identity, CASE WHEN adopted_at IS NULL THEN copy_of_id END
            FROM @extschema@.server_lives WHERE system_identifier = $1 ORDER BY id DESC LIMIT 1",
     );
+    let name = |kept: Text, here: &str| {
+        if kept == Text::from(here) {
+            here.to_owned()
+        } else {
+            kept.to_utf8().into_owned()
+        }
+    };
     NEWEST.read(&[system_identifier.into()], |rows| {
         rows.first()
             .map(|row| {
                 Ok(Newest {
                     id: row.need(1, "a life's id")?,
                     home: Home {
-                        host: row.need(2, "a host name")?,
-                        directory: row.need(3, "a directory")?,
+                        host: name(row.need(2, "a host name")?, &here.host),
+                        directory: name(row.need(3, "a directory")?, &here.directory),
                         identity: row.need(4, "a directory's identity")?,
                     },
                     copy_of: row.get(5)?,

@@ -248,6 +248,19 @@ fn records(cluster: &Cluster, place: &Place) -> Result<()> {
             "{call}: {refused:?}"
         );
     }
+    // What somebody else's code says comes through, too, with a SQLSTATE of its own.
+    cluster.text(&format!(
+        "CREATE FUNCTION complain() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN RAISE EXCEPTION USING MESSAGE = 'no {text} here', ERRCODE = '23514'; END$$;
+         CREATE TRIGGER complain BEFORE INSERT ON backup_history FOR EACH ROW EXECUTE FUNCTION complain()"
+    ))?;
+    let refused = cluster.refusal("SELECT * FROM record_backup_start()")?;
+    assert_eq!(refused.code().code(), "23514", "{refused:?}");
+    ensure!(
+        refused.message().starts_with("no ") && refused.message().ends_with(" here"),
+        "{refused:?}"
+    );
+    cluster.text("DROP TRIGGER complain ON backup_history")?;
     if let Some(raw) = place.raw {
         // It is no UTF-8, so a client that wants UTF-8 cannot read it back from SQL; the functions can live with it.
         cluster.text(&format!("SELECT record_backup_start('full', label => {raw})"))?;
@@ -400,6 +413,42 @@ fn in_an_encoding_without_a_way_to_utf8_the_worker_and_the_functions_live_with_a
             &["-f", &cluster.place("dump.sql").display().to_string(), "mule"],
         )
         .map(drop)
+}
+
+/// ALTER SYSTEM in such a database writes the path in the database's encoding, and the server takes it byte for byte.
+#[test]
+fn a_path_is_the_bytes_that_the_setting_has() -> Result<()> {
+    let cluster = Cluster::start(
+        Settings::new()
+            .initdb("--encoding=LATIN1")
+            .set("archive_command", "false"),
+    )?;
+    let archive = cluster.place("archive").with_file_name(OsStr::from_bytes(b"w\xe4l"));
+    fs::create_dir(&archive)?;
+    process::give_to_server(&archive)?;
+    let beside = cluster.place("wäl").display().to_string();
+    // The lines of postgresql.auto.conf come last.
+    cluster.text(&format!(
+        "ALTER SYSTEM SET archive_command = 'cp \"%p\" \"{beside}/%f\"'"
+    ))?;
+    cluster.reload()?;
+    cluster.text("CREATE EXTENSION pg_backstop")?;
+    cluster.base_backup(&cluster.place("backup"))?;
+    cluster.archive_now()?;
+    is_ready(&cluster)?;
+    ensure!(fs::read_dir(&archive)?.count() > 2);
+    cluster.text(&format!(
+        "ALTER SYSTEM SET restore_command = 'cp \"{beside}/%f\" \"%p\"'"
+    ))?;
+    cluster.reload()?;
+    cluster.wait_for(
+        "SELECT archive_source LIKE 'restore_command%' FROM v_worker_status",
+        "t",
+    )?;
+    is_ready(&cluster)?;
+    let read = "SELECT count(*) FROM verify_wal_archive() WHERE status <> 'verified'";
+    assert_eq!(cluster.text(read)?, "0");
+    goes_on(&cluster)
 }
 
 /// The client's encoding need not be the database's.
