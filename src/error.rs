@@ -292,11 +292,8 @@ pub fn sayably<R>(body: impl FnOnce() -> R) -> R {
                 CaughtError::RustPanic { ereport, .. } => ereport,
             };
             let (message, detail, hint) = (raised.message(), raised.detail(), raised.hint());
-            if ![Some(message), detail, hint]
-                .iter()
-                .flatten()
-                .all(|text| text.is_ascii())
-            {
+            let can_be_said = |text: &&str| sayable((*text).to_owned()) == *text;
+            if ![Some(message), detail, hint].iter().flatten().all(can_be_said) {
                 let text = |text: Option<&str>| text.map(str::to_owned);
                 let code = raised.sql_error_code();
                 report(code, message.to_owned(), text(detail), text(hint)).report(PgLogLevel::ERROR);

@@ -3,7 +3,7 @@
 use super::call::require_primary;
 use crate::access::choose_source;
 use crate::catalog::{self, PgLsn, Scope, Text, ledger};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::inspection::{Inspection, Precedent, Succession};
 use crate::locks;
 use crate::server::Server;
@@ -45,7 +45,7 @@ fn verify_wal_archive(
     ErrorReport,
 > {
     let (from, to) = (from_segment.as_ref(), to_segment.as_ref());
-    check(from, to)?;
+    sayably(|| check(from, to))?;
     Ok(TableIterator::new(catalog::archive::rows(from, to)?))
 }
 
@@ -59,11 +59,8 @@ fn acknowledge_wal_gap(
     to_segment: Option<Text>,
     reason: Option<Text>,
 ) -> Result<i64, ErrorReport> {
-    Ok(acknowledge(
-        from_segment.as_ref(),
-        to_segment.as_ref(),
-        reason.as_ref(),
-    )?)
+    let (from, to) = (from_segment.as_ref(), to_segment.as_ref());
+    Ok(sayably(|| acknowledge(from, to, reason.as_ref()))?)
 }
 
 fn acknowledge(from: Option<&Text>, to: Option<&Text>, reason: Option<&Text>) -> Result<i64> {

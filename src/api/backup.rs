@@ -11,7 +11,7 @@ use super::call;
 use super::own_wal;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::server::Server;
 use crate::settings;
 
@@ -27,12 +27,14 @@ fn record_backup_start(
     policy_name: default!(Option<Text>, "NULL"),
     label: default!(Option<Text>, "NULL"),
 ) -> Result<TableIterator<'static, (name!(backup_id, i64), name!(start_lsn, PgLsn))>, ErrorReport> {
-    let started = start(
-        backup_type.as_ref(),
-        backup_path.as_ref(),
-        policy_name.as_ref(),
-        label.as_ref(),
-    )?;
+    let started = sayably(|| {
+        start(
+            backup_type.as_ref(),
+            backup_path.as_ref(),
+            policy_name.as_ref(),
+            label.as_ref(),
+        )
+    })?;
     Ok(TableIterator::once(started))
 }
 
@@ -92,13 +94,15 @@ fn record_backup_complete(
     status: default!(Option<Text>, "'completed'"),
     error: default!(Option<Text>, "NULL"),
 ) -> Result<TableIterator<'static, (name!(backup_id, i64), name!(status, Text))>, ErrorReport> {
-    let (id, status) = complete(
-        backup_id,
-        backup_size_bytes,
-        duration_seconds,
-        status.as_ref(),
-        error.as_ref(),
-    )?;
+    let (id, status) = sayably(|| {
+        complete(
+            backup_id,
+            backup_size_bytes,
+            duration_seconds,
+            status.as_ref(),
+            error.as_ref(),
+        )
+    })?;
     Ok(TableIterator::once((id, status.into())))
 }
 

@@ -10,7 +10,7 @@ use wal::{Lsn, SegmentName};
 use super::call;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, backup, ledger};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::server::Server;
 
 /// Records the WAL from `start_lsn` up to `end_lsn` as an incremental backup. Its segments are looked for in `backup_path`,
@@ -39,7 +39,8 @@ fn incremental_backup(
     };
     let start = start_lsn.ok_or_else(|| null("start_lsn"))?;
     let end = end_lsn.ok_or_else(|| null("end_lsn"))?;
-    Ok(TableIterator::once(record(start, end, backup_path.as_ref())?))
+    let recorded = sayably(|| record(start, end, backup_path.as_ref()))?;
+    Ok(TableIterator::once(recorded))
 }
 
 fn record(start: PgLsn, end: PgLsn, path: Option<&Text>) -> Result<(i64, i64, i64)> {

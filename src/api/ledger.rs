@@ -11,7 +11,7 @@ use pgrx::{AnyElement, PgTupleDesc, pg_sys};
 use super::trigger::{TriggerRow, column, or_report};
 use crate::catalog::ledger_check::{self, Difference};
 use crate::catalog::{Image, Text, ledger};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 
 /// The image of a row as the ledger keeps it: a JSON object without NULLs, times in UTC, the same in every session.
 #[pg_extern(sql = "
@@ -145,7 +145,7 @@ fn verify_ledger() -> Result<
     >,
     ErrorReport,
 > {
-    let (events, first_broken, status) = verify()?;
+    let (events, first_broken, status) = sayably(verify)?;
     Ok(TableIterator::once((events, first_broken, status.into())))
 }
 

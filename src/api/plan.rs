@@ -8,7 +8,7 @@ use wal::{Lsn, Timeline};
 
 use super::argument;
 use crate::catalog::{PgLsn, Text, facts};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::planning::{self, Request};
 
 const ACTIONS: [&str; 2] = ["promote", "pause"];
@@ -52,7 +52,7 @@ fn recovery_plan(
     if target == Target::Latest && !inclusive {
         return Err(needs_target("target_inclusive").into());
     }
-    let steps = planning::make(&Request {
+    let request = Request {
         wanted: Wanted {
             target,
             inclusive,
@@ -61,7 +61,8 @@ fn recovery_plan(
         name: target_name.as_ref(),
         data_directory: data_directory.as_ref(),
         action,
-    })?;
+    };
+    let steps = sayably(|| planning::make(&request))?;
     require_sayable(&steps)?;
     Ok(TableIterator::new((1..).zip(steps).map(|(number, step)| {
         (number, step.action.into(), step.command.map(Text::from))

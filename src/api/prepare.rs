@@ -10,7 +10,7 @@ use super::argument;
 use super::call;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, facts};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::preparation;
 use crate::server::Server;
 
@@ -34,7 +34,7 @@ fn prepare_recovery(
     >,
     ErrorReport,
 > {
-    let rows = prepare(backup_path.as_ref(), target_time, target_lsn)?;
+    let rows = sayably(|| prepare(backup_path.as_ref(), target_time, target_lsn))?;
     Ok(TableIterator::new(rows.into_iter().map(|check| {
         (check.item.into(), check.result.into(), check.status.as_str().into())
     })))

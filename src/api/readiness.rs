@@ -2,6 +2,7 @@
 
 use crate::assessment::{Assessment, Depth, oldest_commit, timestamp};
 use crate::catalog::{Ids, PgLsn, Text, facts};
+use crate::error::sayably;
 use crate::server::Server;
 use chrono::{DateTime, Utc};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -32,7 +33,7 @@ pub fn assess_recovery_readiness() -> Result<
     ErrorReport,
 > {
     let server = Server::observe()?;
-    let assessment = Assessment::of(&server, Depth::Verdict)?;
+    let assessment = sayably(|| Assessment::of(&server, Depth::Verdict))?;
     let mut exposure = assessment.exposure(&server);
     let oldest = oldest_commit(&server, exposure.as_mut(), &mut || {
         pgrx::check_for_interrupts!();
@@ -93,7 +94,8 @@ pub fn list_recovery_windows() -> Result<
     >,
     ErrorReport,
 > {
-    let assessment = Assessment::of(&Server::observe()?, Depth::Overview)?;
+    let server = Server::observe()?;
+    let assessment = sayably(|| Assessment::of(&server, Depth::Overview))?;
     let mut rows = Vec::with_capacity(assessment.survey.windows.len());
     for window in &assessment.survey.windows {
         let ends = assessment.bounds(window)?;
@@ -131,7 +133,8 @@ pub fn list_wal_archive_gaps() -> Result<
     >,
     ErrorReport,
 > {
-    let assessment = Assessment::of(&Server::observe()?, Depth::Gaps)?;
+    let server = Server::observe()?;
+    let assessment = sayably(|| Assessment::of(&server, Depth::Gaps))?;
     let rows: Vec<_> = assessment
         .survey
         .gaps

@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use super::argument;
 use super::call;
 use crate::catalog::{PgLsn, Scope, Text, archive, backup, ledger, recovery};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::life;
 use crate::prediction;
 use crate::server::Server;
@@ -46,7 +46,7 @@ fn record_recovery_start(
     started_at: default!(Option<TimestampWithTimeZone>, "NULL"),
 ) -> Result<TableIterator<'static, (name!(recovery_id, i64), name!(start_time, TimestampWithTimeZone))>, ErrorReport> {
     let recovery_type = argument::one_of("recovery_type", recovery_type.as_ref(), &RECOVERY_TYPES)?;
-    Ok(TableIterator::once(start(recovery::Started {
+    let recovery = recovery::Started {
         recovery_type,
         is_drill: is_drill.unwrap_or(false),
         backup: backup_id,
@@ -57,7 +57,8 @@ fn record_recovery_start(
         target_timeline,
         started_at,
         predicted_seconds: None,
-    })?))
+    };
+    Ok(TableIterator::once(sayably(|| start(recovery))?))
 }
 
 fn start(mut recovery: recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
@@ -194,7 +195,7 @@ fn record_recovery_complete(
         hint: "Pass the recovery_id that record_recovery_start() returned.".to_owned(),
     })?;
     let status = argument::one_of("status", status.as_ref(), &ENDINGS)?;
-    let (rto, rpo) = complete(recovery::Ended {
+    let recovery = recovery::Ended {
         id,
         status,
         error: error.as_ref(),
@@ -206,7 +207,8 @@ fn record_recovery_complete(
         replay_seconds,
         wal_replayed_bytes,
         startup_seconds,
-    })?;
+    };
+    let (rto, rpo) = sayably(|| complete(recovery))?;
     Ok(TableIterator::once((id, rto, rpo)))
 }
 

@@ -2,7 +2,7 @@
 
 use crate::assessment::{Assessment, Depth};
 use crate::catalog::{PgLsn, Text, backup, windows};
-use crate::error::Result;
+use crate::error::{Result, sayably};
 use crate::server::Server;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -31,7 +31,7 @@ pub fn list_rto_predictions() -> Result<
     ErrorReport,
 > {
     let server = Server::observe()?;
-    let assessment = Assessment::of(&server, Depth::Overview)?;
+    let assessment = sayably(|| Assessment::of(&server, Depth::Overview))?;
     let now = assessment.survey.recovery_time.clone();
     let (worst, at) = worst(&server, &assessment)?;
     let rows = [
