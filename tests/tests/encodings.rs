@@ -110,9 +110,9 @@ fn settled(place: &Place) -> Result<Cluster> {
 fn is_ready(cluster: &Cluster) -> Result<()> {
     let ready = cluster.wait_for("SELECT status, reasons FROM recovery_readiness", "ready|{}");
     ready.with_context(|| {
-        cluster
-            .text("SELECT last_error FROM v_worker_status")
-            .unwrap_or_default()
+        let seen = "SELECT last_error FROM v_worker_status UNION ALL SELECT w::text FROM wal_archive w
+                     WHERE status <> 'verified' OR start_lsn IS NULL";
+        cluster.text(seen).unwrap_or_default()
     })
 }
 
@@ -261,6 +261,14 @@ fn records(cluster: &Cluster, place: &Place) -> Result<()> {
         "{refused:?}"
     );
     cluster.text("DROP TRIGGER complain ON backup_history")?;
+    // Long texts are converted in pieces, there and back.
+    let long = format!("'x' || repeat('{text}', 9000)");
+    let id = cluster.text("SELECT backup_id FROM record_backup_start()")?;
+    cluster.text(&format!(
+        "SELECT * FROM record_backup_complete({id}, status => 'failed', error => {long})"
+    ))?;
+    let told = format!("SELECT strpos(array_to_string(reasons, ' '), {long}) > 0 FROM recovery_readiness");
+    assert_eq!(cluster.text(&told)?, "t");
     if let Some(raw) = place.raw {
         // It is no UTF-8, so a client that wants UTF-8 cannot read it back from SQL; the functions can live with it.
         cluster.text(&format!("SELECT record_backup_start('full', label => {raw})"))?;
