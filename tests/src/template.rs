@@ -19,7 +19,9 @@ pub fn fill(server: &Server, settings: &Settings, to: &Path) -> Result<()> {
     if settings.own_identity {
         return initdb(server, settings, to);
     }
-    static TEMPLATES: LazyLock<Mutex<HashMap<(u32, Vec<String>), Scratch>>> = LazyLock::new(Mutex::default);
+    /// Size of a segment, in MB, and options of initdb.
+    type Kind = (u32, Vec<String>);
+    static TEMPLATES: LazyLock<Mutex<HashMap<Kind, Scratch>>> = LazyLock::new(Mutex::default);
     let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
     let kind = (settings.segment_mb, settings.initdb.clone());
     let template = match templates.get(&kind) {
