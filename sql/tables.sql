@@ -4,6 +4,8 @@
 -- No foreign keys: pg_restore --jobs loads the tables of an extension in any order, with their constraints in place. And
 -- history stays as it was when a policy goes. The functions see to it that what they refer to is there.
 --
+-- Names of files are in the collation "C": with an ICU locale that sorts numbers, ranges of segments would be empty or backwards.
+--
 -- Operators get operands of the very types that pg_catalog has them for, such as a numeric and 0.0, not 0: else one that
 -- somebody has put into the extension's schema beforehand would fit better, and run with the rights of whoever uses the table.
 --
@@ -72,14 +74,15 @@ CREATE TABLE ledger_pending (
 COMMENT ON TABLE ledger_pending IS 'acknowledgements of the transaction under way, which become events of the ledger when it commits';
 
 -- The one definition of an event's hash: appending and verifying use it, and so can anybody who checks from outside.
--- Any SHA-256 tool gives the same over the text of the JSON array, written as PostgreSQL writes jsonb, in UTF-8.
+-- Any SHA-256 tool gives the same over the text of the JSON array, written as PostgreSQL writes jsonb, in UTF-8; in a database
+-- whose encoding has no conversion to UTF-8, over its bytes as they are.
 -- STABLE, and one expression, so that the planner puts it in place of the call.
 CREATE FUNCTION ledger_hash(
     prev_hash bytea, id bigint, at timestamptz, actor text, table_name text, row_id bigint, operation text, via text, image jsonb
 ) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE
 RETURN pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.jsonb_build_array(
     pg_catalog.encode(prev_hash, 'hex'), id, (extract(epoch FROM at) * 1000000.0)::bigint, actor, table_name, row_id, operation, via, image
-)::text, 'UTF8'));
+)::text, CASE WHEN pg_catalog.getdatabaseencoding() IN ('SQL_ASCII', 'MULE_INTERNAL') THEN 'SQL_ASCII'::name ELSE 'UTF8'::name END));
 COMMENT ON FUNCTION ledger_hash(bytea, bigint, timestamptz, text, text, bigint, text, text, jsonb) IS
     'SHA-256 that chains an event of the ledger to the one before it';
 
@@ -129,8 +132,8 @@ CREATE TABLE backup_history (
     timeline_id backstop_timeline,
     start_lsn pg_lsn,
     end_lsn pg_lsn,
-    start_wal_file text,
-    end_wal_file text,
+    start_wal_file text COLLATE pg_catalog."C",
+    end_wal_file text COLLATE pg_catalog."C",
     parent_id bigint,
     backup_path text,
     backup_size_bytes backstop_count,
@@ -147,7 +150,7 @@ CREATE TABLE backup_history (
     started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     finished_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    backup_history_file text,
+    backup_history_file text COLLATE pg_catalog."C",
     wal_included boolean,
     is_wal_range boolean,
     last_event_id bigint NOT NULL,
@@ -271,7 +274,7 @@ COMMENT ON COLUMN server_lives.recovery_id IS 'the row of recovery_history that 
 COMMENT ON COLUMN server_lives.adopted_at IS 'when adopt_cluster() made the copy the cluster itself';
 
 CREATE TABLE wal_archive (
-    segment_name text PRIMARY KEY,
+    segment_name text COLLATE pg_catalog."C" PRIMARY KEY,
     timeline_id backstop_timeline,
     start_lsn pg_lsn,
     end_lsn pg_lsn,
@@ -321,11 +324,11 @@ CREATE INDEX wal_archive_verified_at ON wal_archive (verified_at) WHERE status =
 CREATE INDEX wal_archive_not_verified ON wal_archive (timeline_id, start_lsn) WHERE status <> 'verified';
 
 CREATE TABLE restore_points (
-    name text NOT NULL,
+    name text COLLATE pg_catalog."C" NOT NULL,
     lsn pg_lsn NOT NULL,
     created_at timestamptz NOT NULL,
     timeline_id backstop_timeline NOT NULL,
-    segment_name text NOT NULL,
+    segment_name text COLLATE pg_catalog."C" NOT NULL,
     PRIMARY KEY (timeline_id, lsn)
 );
 COMMENT ON TABLE restore_points IS 'named restore points that were seen in verified WAL: recovery_target_name can reach them';

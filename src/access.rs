@@ -4,6 +4,7 @@
 
 use crate::catalog::archive::Finding;
 use crate::error::{Error, Result};
+use crate::foreign_text;
 use crate::process::{self, FunctionProcess, ProgramError};
 use crate::restore_command::{self, Fetched};
 use crate::server::{self, Server};
@@ -31,7 +32,7 @@ pub fn choose_source(server: &Server) -> Result<Derived> {
     let restore_command = server::setting(c"restore_command").unwrap_or_default();
     match Setting::parse(&setting).map_err(|error| Error::Archive(error.to_string()))? {
         Setting::Fixed(source) => Ok(Derived {
-            source,
+            source: foreign_text::place(source),
             because: "pg_backstop.archive_source says so".to_owned(),
         }),
         Setting::RestoreCommand if restore_command.is_empty() => Err(Error::Archive(
@@ -52,6 +53,10 @@ pub fn choose_source(server: &Server) -> Result<Derived> {
             },
             server.data_directory(),
         )
+        .map(|derived| Derived {
+            source: foreign_text::place(derived.source),
+            ..derived
+        })
         .map_err(|error| Error::Archive(error.to_string())),
     }
 }

@@ -10,7 +10,9 @@ use wal::{BackupHistory, TimelineHistory};
 ///
 /// A backup of another branch, or one that lies in this server's future, is somebody else's: it is left out.
 pub fn record(server: &Server, history: &TimelineHistory, file: &str, backup: &BackupHistory) -> Result<()> {
-    let ours = backup.stop_lsn <= server.flush
+    // The look may have begun before the backup ended, and the file is looked at once.
+    let flush = Server::observe()?.flush.max(server.flush);
+    let ours = backup.stop_lsn <= flush
         && history.timeline_of(backup.start_lsn) == backup.start_timeline
         && backup.start_lsn < backup.stop_lsn;
     if !ours {

@@ -5,11 +5,14 @@
 
 use archive::secrets::masked;
 use archive::{brief, printable, printable_lines};
+use pgrx::PgTryBuilder;
 use pgrx::datum::TryFromDatumError;
+use pgrx::pg_sys::elog::PgLogLevel;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::spi::SpiError;
 use recovery::plan::Refusal;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use thiserror::Error;
 
@@ -362,13 +365,50 @@ impl Error {
 
 impl From<Error> for ErrorReport {
     fn from(error: Error) -> Self {
-        let mut report = ErrorReport::new(error.sqlstate(), sayable(error.to_string()), "pg_backstop");
-        if let Some(detail) = error.detail() {
-            report = report.set_detail(sayable(shown(&detail)));
-        }
-        if let Some(hint) = error.hint() {
-            report = report.set_hint(sayable(shown(&hint)));
-        }
-        report
+        let detail = error.detail().map(|detail| shown(&detail));
+        let hint = error.hint().map(|hint| shown(&hint));
+        report(error.sqlstate(), error.to_string(), detail, hint)
     }
+}
+
+/// A report whose texts both the server's log and the client can have.
+fn report(code: PgSqlErrorCode, message: String, detail: Option<String>, hint: Option<String>) -> ErrorReport {
+    let mut report = ErrorReport::new(code, sayable(message), "pg_backstop");
+    if let Some(detail) = detail {
+        report = report.set_detail(sayable(detail));
+    }
+    if let Some(hint) = hint {
+        report = report.set_hint(sayable(hint));
+    }
+    report
+}
+
+/// Tells the caller, or the server's log, something that is no error.
+pub fn tell(level: PgLogLevel, message: String, detail: Option<String>, hint: Option<String>) {
+    let code = match level {
+        PgLogLevel::WARNING => PgSqlErrorCode::ERRCODE_WARNING,
+        _ => PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+    };
+    report(code, message, detail, hint).report(level);
+}
+
+/// Runs what may raise an error of PostgreSQL's own, which then goes on, but in characters that can be said: pgrx takes the server's
+/// messages for UTF-8 and hands them on so, whatever the database's encoding is.
+pub fn sayably<R>(body: impl FnOnce() -> R) -> R {
+    PgTryBuilder::new(AssertUnwindSafe(body))
+        .catch_others(|error| {
+            let raised: &ErrorReportWithLevel = match &error {
+                CaughtError::PostgresError(raised) | CaughtError::ErrorReport(raised) => raised,
+                CaughtError::RustPanic { ereport, .. } => ereport,
+            };
+            let (message, detail, hint) = (raised.message(), raised.detail(), raised.hint());
+            let can_be_said = |text: &&str| sayable((*text).to_owned()) == *text;
+            if ![Some(message), detail, hint].iter().flatten().all(can_be_said) {
+                let text = |text: Option<&str>| text.map(str::to_owned);
+                let code = raised.sql_error_code();
+                report(code, message.to_owned(), text(detail), text(hint)).report(PgLogLevel::ERROR);
+            }
+            error.rethrow()
+        })
+        .execute()
 }

@@ -9,6 +9,7 @@ mod catalog;
 mod compat;
 mod detection;
 mod error;
+mod foreign_text;
 mod heartbeat;
 mod home;
 mod inspection;

@@ -5,7 +5,7 @@
 //! it found.
 
 use crate::catalog;
-use crate::error::Result;
+use crate::error::{Result, sayably};
 use pgrx::pg_sys;
 
 // Held by the worker's session as long as it lives.
@@ -67,6 +67,6 @@ fn acquire_in(lock: u32, mode: u32, session: bool, at_once: bool) -> bool {
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
     };
     // SAFETY: an ordinary heavyweight lock, seen by the deadlock detector; waiting for it answers interrupts.
-    let result = unsafe { pg_sys::LockAcquire(&tag, mode as pg_sys::LOCKMODE, session, at_once) };
+    let result = sayably(|| unsafe { pg_sys::LockAcquire(&tag, mode as pg_sys::LOCKMODE, session, at_once) });
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }

@@ -212,8 +212,10 @@ impl Planning {
                         evidence.points.push(Point { segment, lsn, at });
                     }
                 }
-                if evidence.points.is_empty() {
-                    evidence.newest_names = facts::newest_points(NAMED)?;
+                match evidence.points.last() {
+                    None => evidence.newest_names = facts::newest_points(NAMED)?,
+                    Some(point) if !name.is_same_everywhere() => return Err(unsayable(&name.to_utf8(), point.lsn)),
+                    Some(_) => {}
                 }
             }
             (Target::Xid(xid), _) => {
@@ -311,6 +313,15 @@ fn record_of<'a>(place: &'a BackupPlace, label: Option<&'a str>) -> Record<'a> {
         start_wal_file: place.start_wal_file.as_deref(),
         has_path: place.path.is_some(),
     }
+}
+
+/// A server that was told the name in other bytes would replay all WAL there is in search of it, and then not start.
+fn unsayable(name: &str, lsn: Lsn) -> Error {
+    Error::invalid(
+        format!("restore point \"{name}\" cannot be named to a recovery"),
+        "WAL has its name in the encoding of the database in which it was made, and it may have other characters than are shown.",
+        format!("Pass target_lsn => '{lsn}', where it lies."),
+    )
 }
 
 fn site(places: Places, server: &Server) -> Site {

@@ -27,6 +27,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use pgrx::prelude::*;
 
+use crate::foreign_text;
+
 mod function;
 mod keeper;
 
@@ -99,7 +101,11 @@ impl Program {
     pub fn shell(line: &str, directory: &std::path::Path) -> Result<Self, ProgramError> {
         use std::os::unix::ffi::OsStrExt;
         Ok(Self {
-            arguments: vec![c"/bin/sh".to_owned(), c"-c".to_owned(), CString::new(line)?],
+            arguments: vec![
+                c"/bin/sh".to_owned(),
+                c"-c".to_owned(),
+                CString::new(foreign_text::encode(line))?,
+            ],
             directory: CString::new(directory.as_os_str().as_bytes())?,
         })
     }

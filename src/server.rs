@@ -2,6 +2,7 @@
 
 use crate::compat;
 use crate::error::{Error, Result};
+use crate::foreign_text;
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -246,7 +247,7 @@ pub fn data_directory() -> PathBuf {
     path_of(unsafe { CStr::from_ptr(pg_sys::DataDir) })
 }
 
-/// The value of a setting of the server, if it has it.
+/// The value of a setting of the server, if it has it; see [`foreign_text`] for what in it is no UTF-8.
 pub fn setting(name: &CStr) -> Option<String> {
     // SAFETY: the name ends in a zero byte; the result is copied before anything can change it.
     let value = unsafe { pg_sys::GetConfigOption(name.as_ptr(), true, false) };
@@ -254,7 +255,7 @@ pub fn setting(name: &CStr) -> Option<String> {
         return None;
     }
     // SAFETY: not null, and the server's own zero-terminated string.
-    Some(unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned())
+    Some(foreign_text::decode(unsafe { CStr::from_ptr(value) }.to_bytes()))
 }
 
 fn path_of(text: &CStr) -> PathBuf {

@@ -1,5 +1,7 @@
 //! The settings `pg_backstop.*`, one line of meaning each.
 
+use crate::catalog::sayable;
+use crate::foreign_text;
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use recovery::objectives::Objectives;
@@ -38,11 +40,11 @@ pub fn database() -> CString {
     DATABASE.get().unwrap_or_else(|| c"postgres".to_owned())
 }
 
-/// Where archived WAL is read, as the administrator wrote it.
+/// Where archived WAL is read, as the administrator wrote it; see [`foreign_text`] for what in it is no UTF-8.
 pub fn archive_source() -> String {
     ARCHIVE_SOURCE
         .get()
-        .map_or_else(|| "auto".to_owned(), |value| value.to_string_lossy().into_owned())
+        .map_or_else(|| "auto".to_owned(), |value| foreign_text::decode(value.to_bytes()))
 }
 
 /// The worker's tick.
@@ -265,7 +267,9 @@ unsafe extern "C-unwind" fn check_archive_source(
     let Err(error) = archive::Setting::parse(&text) else {
         return true;
     };
-    if let Ok(detail) = CString::new(format!("{}.", archive::secrets::masked(&error.to_string()))) {
+    // The postmaster reads settings too, and is in no database.
+    let detail = format!("{}.", archive::secrets::masked(&error.to_string()));
+    if let Ok(detail) = CString::new(sayable(detail)) {
         // SAFETY: the detail is copied to where guc.c's own macro would put it.
         unsafe {
             pg_sys::GUC_check_errdetail_string = pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, detail.as_ptr());

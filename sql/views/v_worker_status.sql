@@ -1,6 +1,7 @@
 -- One row a worker. What it does comes from shared memory, so a standby answers too.
 CREATE VIEW v_worker_status AS
-SELECT w.pid, w.database, w.state, w.last_tick_at, w.last_verified_segment, w.unverified_segments,
+SELECT w.pid, w.database, w.state, w.last_tick_at,
+       w.last_verified_segment COLLATE pg_catalog."C" AS last_verified_segment, w.unverified_segments,
        w.bytes_per_second, w.last_error, w.archive_source, w.cluster_role, w.clone_of,
        w.ledger_head_id, w.ledger_head_hash
   FROM @extschema@.worker_status() w;

@@ -3,7 +3,7 @@
 use super::argument;
 use super::call::require_primary;
 use crate::catalog::{self, PgLsn, Scope, Text, ledger};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::locks;
 use crate::server::Server;
 use crate::worker;
@@ -17,22 +17,22 @@ use wal::{SegmentName, SegmentSize};
 /// Segments that should be there and are not become `missing` as they do for the worker, after `pg_backstop.archive_grace`.
 #[pg_extern(volatile, parallel_unsafe)]
 fn verify_wal_archive(
-    from_segment: default!(Option<&str>, "NULL"),
-    to_segment: default!(Option<&str>, "NULL"),
+    from_segment: default!(Option<Text>, "NULL"),
+    to_segment: default!(Option<Text>, "NULL"),
 ) -> Result<
     TableIterator<
         'static,
         (
-            name!(segment_name, String),
+            name!(segment_name, Text),
             name!(timeline_id, Option<i32>),
             name!(start_lsn, Option<PgLsn>),
             name!(end_lsn, Option<PgLsn>),
-            name!(status, String),
-            name!(problem, Option<String>),
-            name!(detail, Option<String>),
-            name!(stored_path, Option<String>),
+            name!(status, Text),
+            name!(problem, Option<Text>),
+            name!(detail, Option<Text>),
+            name!(stored_path, Option<Text>),
             name!(stored_bytes, Option<i64>),
-            name!(sha256, Option<String>),
+            name!(sha256, Option<Text>),
             name!(first_commit_at, Option<TimestampWithTimeZone>),
             name!(last_commit_at, Option<TimestampWithTimeZone>),
             name!(commit_count, Option<i64>),
@@ -42,8 +42,9 @@ fn verify_wal_archive(
     >,
     ErrorReport,
 > {
-    check(from_segment, to_segment)?;
-    Ok(TableIterator::new(catalog::archive::rows(from_segment, to_segment)?))
+    let (from, to) = (from_segment.as_ref(), to_segment.as_ref());
+    sayably(|| check(from, to))?;
+    Ok(TableIterator::new(catalog::archive::rows(from, to)?))
 }
 
 /// The same without rows, and without a snapshot that would hold up vacuum while it waits.
@@ -51,8 +52,8 @@ fn verify_wal_archive(
 CREATE PROCEDURE run_wal_verification(from_segment text DEFAULT NULL, to_segment text DEFAULT NULL)
 LANGUAGE c AS '@MODULE_PATHNAME@', '@FUNCTION_NAME@';
 ")]
-fn run_wal_verification(from_segment: Option<&str>, to_segment: Option<&str>) -> Result<(), ErrorReport> {
-    Ok(check(from_segment, to_segment)?)
+fn run_wal_verification(from_segment: Option<Text>, to_segment: Option<Text>) -> Result<(), ErrorReport> {
+    Ok(sayably(|| check(from_segment.as_ref(), to_segment.as_ref()))?)
 }
 
 /// Marks the segments from `from_segment` to `to_segment` that are missing, corrupt or foreign as known and accepted, and
@@ -61,17 +62,18 @@ fn run_wal_verification(from_segment: Option<&str>, to_segment: Option<&str>) ->
 /// A segment that is put back, or that is found to have another problem, is judged anew.
 #[pg_extern(volatile, parallel_unsafe)]
 fn acknowledge_wal_gap(
-    from_segment: Option<&str>,
-    to_segment: Option<&str>,
+    from_segment: Option<Text>,
+    to_segment: Option<Text>,
     reason: Option<Text>,
 ) -> Result<i64, ErrorReport> {
-    Ok(acknowledge(from_segment, to_segment, reason.as_ref())?)
+    let (from, to) = (from_segment.as_ref(), to_segment.as_ref());
+    Ok(sayably(|| acknowledge(from, to, reason.as_ref()))?)
 }
 
-fn acknowledge(from: Option<&str>, to: Option<&str>, reason: Option<&Text>) -> Result<i64> {
+fn acknowledge(from: Option<&Text>, to: Option<&Text>, reason: Option<&Text>) -> Result<i64> {
     require_primary("acknowledge_wal_gap")?;
     let size = Server::observe()?.format.segment_size;
-    let segment = |argument, name: Option<&str>| match name {
+    let segment = |argument, name: Option<&Text>| match name {
         Some(name) => segment_argument(argument, name, size),
         None => Err(Error::NullArgument {
             argument,
@@ -126,7 +128,7 @@ fn in_order(from: &SegmentName, to: &SegmentName) -> Result<()> {
     ))
 }
 
-fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
+fn check(from: Option<&Text>, to: Option<&Text>) -> Result<()> {
     require_primary("verify_wal_archive")?;
     let server = Server::observe()?;
     let size = server.format.segment_size;
@@ -140,12 +142,13 @@ fn check(from: Option<&str>, to: Option<&str>) -> Result<()> {
     worker::verify(from, to)
 }
 
-fn segment_argument(argument: &'static str, name: &str, size: SegmentSize) -> Result<SegmentName> {
-    SegmentName::parse(name, size).map_err(|error| {
+fn segment_argument(argument: &'static str, name: &Text, size: SegmentSize) -> Result<SegmentName> {
+    let name = name.to_utf8();
+    SegmentName::parse(&name, size).map_err(|error| {
         Error::invalid(
             format!(
                 "{argument} \"{}\" is not the name of a WAL segment",
-                archive::brief(name)
+                archive::brief(&name)
             ),
             archive::printable(&error.to_string()),
             "Give the 24 hexadecimal digits of a segment's file name, as wal_archive.segment_name shows it.",

@@ -11,7 +11,7 @@ use super::call;
 use super::own_wal;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, backup};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::process;
 use crate::server::Server;
 use crate::settings;
@@ -28,12 +28,14 @@ fn record_backup_start(
     policy_name: default!(Option<Text>, "NULL"),
     label: default!(Option<Text>, "NULL"),
 ) -> Result<TableIterator<'static, (name!(backup_id, i64), name!(start_lsn, PgLsn))>, ErrorReport> {
-    let started = start(
-        backup_type.as_ref(),
-        backup_path.as_ref(),
-        policy_name.as_ref(),
-        label.as_ref(),
-    )?;
+    let started = sayably(|| {
+        start(
+            backup_type.as_ref(),
+            backup_path.as_ref(),
+            policy_name.as_ref(),
+            label.as_ref(),
+        )
+    })?;
     Ok(TableIterator::once(started))
 }
 
@@ -93,15 +95,17 @@ fn record_backup_complete(
     duration_seconds: default!(Option<AnyNumeric>, "NULL"),
     status: default!(Option<Text>, "'completed'"),
     error: default!(Option<Text>, "NULL"),
-) -> Result<TableIterator<'static, (name!(backup_id, i64), name!(status, String))>, ErrorReport> {
-    let ended = complete(
-        backup_id,
-        backup_size_bytes,
-        duration_seconds,
-        status.as_ref(),
-        error.as_ref(),
-    )?;
-    Ok(TableIterator::once(ended))
+) -> Result<TableIterator<'static, (name!(backup_id, i64), name!(status, Text))>, ErrorReport> {
+    let (id, status) = sayably(|| {
+        complete(
+            backup_id,
+            backup_size_bytes,
+            duration_seconds,
+            status.as_ref(),
+            error.as_ref(),
+        )
+    })?;
+    Ok(TableIterator::once((id, status.into())))
 }
 
 fn complete(
@@ -110,7 +114,7 @@ fn complete(
     duration_seconds: Option<AnyNumeric>,
     status: Option<&Text>,
     error: Option<&Text>,
-) -> Result<(i64, String)> {
+) -> Result<(i64, &'static str)> {
     call::require_primary("record_backup_complete")?;
     let id = id.ok_or_else(|| Error::NullArgument {
         argument: "backup_id",
@@ -159,7 +163,7 @@ fn complete(
             key: id,
         });
     }
-    Ok((id, status.to_owned()))
+    Ok((id, status))
 }
 
 fn not_found(id: i64) -> Error {

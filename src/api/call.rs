@@ -1,11 +1,9 @@
 //! What a call asks the server about itself first, and tells its caller.
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::catalog::sayable;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 
 /// Refuses on a standby and in a read-only transaction, before anything is read or measured in vain.
 ///
@@ -49,12 +47,5 @@ pub fn started_at() -> pg_sys::TimestampTz {
 
 /// Tells the caller something that is no error.
 pub fn tell(level: PgLogLevel, message: String, detail: String, hint: &str) {
-    let code = match level {
-        PgLogLevel::WARNING => PgSqlErrorCode::ERRCODE_WARNING,
-        _ => PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-    };
-    ErrorReport::new(code, sayable(message), "pg_backstop")
-        .set_detail(sayable(detail))
-        .set_hint(hint)
-        .report(level);
+    error::tell(level, message, Some(detail), Some(hint.to_owned()));
 }

@@ -3,7 +3,7 @@
 use super::argument;
 use super::call;
 use crate::catalog::{Scope, Text, ledger, lives};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::server::Server;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -12,7 +12,7 @@ use pgrx::prelude::*;
 /// and who gave it become an event of the ledger; v_worker_status shows it from the worker's next tick on.
 #[pg_extern(volatile, parallel_unsafe)]
 fn adopt_cluster(reason: default!(Option<Text>, "NULL")) -> Result<i64, ErrorReport> {
-    Ok(adopt(reason.as_ref())?)
+    Ok(sayably(|| adopt(reason.as_ref()))?)
 }
 
 fn adopt(reason: Option<&Text>) -> Result<i64> {

@@ -11,7 +11,7 @@ use super::argument;
 use super::call;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, backup};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::process;
 use crate::server::Server;
 
@@ -42,7 +42,8 @@ fn incremental_backup(
     let start = start_lsn.ok_or_else(|| null("start_lsn"))?;
     let end = end_lsn.ok_or_else(|| null("end_lsn"))?;
     argument::no_longer_than(argument::LONGEST_PATH, "backup_path", backup_path.as_ref())?;
-    Ok(TableIterator::once(record(start, end, backup_path.as_ref())?))
+    let recorded = sayably(|| record(start, end, backup_path.as_ref()))?;
+    Ok(TableIterator::once(recorded))
 }
 
 fn record(start: PgLsn, end: PgLsn, path: Option<&Text>) -> Result<(i64, i64, i64)> {

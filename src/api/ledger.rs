@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use super::call;
 use crate::catalog::ledger_check::{self, Fault, Kind};
 use crate::catalog::{Image, Scope, Text, ledger};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 
 /// The image of a row as the ledger keeps it: a JSON object without NULLs, times in UTC, the same in every session.
 ///
@@ -54,12 +54,13 @@ fn verify_ledger(
         (
             name!(events, i64),
             name!(first_broken, Option<i64>),
-            name!(status, String),
+            name!(status, Text),
         ),
     >,
     ErrorReport,
 > {
-    Ok(TableIterator::once(verify(witness(known_id, known_hash)?)?))
+    let (events, first_broken, status) = sayably(|| verify(witness(known_id, known_hash)?))?;
+    Ok(TableIterator::once((events, first_broken, status.into())))
 }
 
 /// Every fault of the ledger, the oldest event first, and whether it was acknowledged, and why. `fault` is what

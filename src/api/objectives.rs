@@ -1,6 +1,6 @@
 //! The objectives from SQL: whether they were kept in the last day, week and month, and whether they are now.
 
-use crate::catalog::{archive, hourly, samples};
+use crate::catalog::{Text, archive, hourly, samples};
 use crate::error::Result;
 use crate::server::Server;
 use crate::worker::{SAMPLE_EVERY, watch};
@@ -21,7 +21,7 @@ pub fn list_objective_compliance() -> Result<
     TableIterator<
         'static,
         (
-            name!(period, String),
+            name!(period, Text),
             name!(since, Option<TimestampWithTimeZone>),
             name!(observed_share, f64),
             name!(rpo_share, Option<f64>),
@@ -48,7 +48,7 @@ pub fn list_objective_compliance() -> Result<
         tally.add(&since_sample);
         let length = seconds((now - since).num_microseconds().unwrap_or(i64::MAX));
         rows.push((
-            period.to_owned(),
+            period.into(),
             archive::time(PgTimestamp::from_unix_micros(since.timestamp_micros()).0),
             (seconds(tally.observed) / length).min(1.0),
             tally.rpo.kept(),

@@ -3,12 +3,12 @@
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use recovery::plan::{Action, Target, Wanted};
+use recovery::plan::{Action, Step, Target, Wanted};
 use wal::{Lsn, Timeline};
 
 use super::argument;
 use crate::catalog::{PgLsn, Text, facts};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::planning::{self, Request};
 
 const ACTIONS: [&str; 2] = ["promote", "pause"];
@@ -30,10 +30,8 @@ fn recovery_plan(
     target_timeline: default!(Option<i32>, "NULL"),
     target_inclusive: default!(Option<bool>, "true"),
     target_action: default!(Option<Text>, "'promote'"),
-) -> Result<
-    TableIterator<'static, (name!(step, i32), name!(action, String), name!(command, Option<String>))>,
-    ErrorReport,
-> {
+) -> Result<TableIterator<'static, (name!(step, i32), name!(action, Text), name!(command, Option<Text>))>, ErrorReport>
+{
     argument::no_longer_than(argument::LONGEST_LABEL, "target_name", target_name.as_ref())?;
     argument::no_longer_than(argument::LONGEST_PATH, "data_directory", data_directory.as_ref())?;
     let target = target(target_time, target_lsn, target_name.as_ref(), target_xid)?;
@@ -56,7 +54,7 @@ fn recovery_plan(
     if target == Target::Latest && !inclusive {
         return Err(needs_target("target_inclusive").into());
     }
-    let steps = planning::make(&Request {
+    let request = Request {
         wanted: Wanted {
             target,
             inclusive,
@@ -65,12 +63,29 @@ fn recovery_plan(
         name: target_name.as_ref(),
         data_directory: data_directory.as_ref(),
         action,
-    })?;
-    Ok(TableIterator::new(
-        (1..)
-            .zip(steps)
-            .map(|(number, step)| (number, step.action, step.command)),
-    ))
+    };
+    let steps = sayably(|| planning::make(&request))?;
+    require_sayable(&steps)?;
+    Ok(TableIterator::new((1..).zip(steps).map(|(number, step)| {
+        (number, step.action.into(), step.command.map(Text::from))
+    })))
+}
+
+/// Refuses a plan with a name that comes out as another one in the database's encoding, or that was none in UTF-8.
+fn require_sayable(steps: &[Step]) -> Result<()> {
+    let changes =
+        |command: &str| command.contains(char::REPLACEMENT_CHARACTER) || *Text::from(command).to_utf8() != *command;
+    match steps.iter().find(|step| step.command.as_deref().is_some_and(changes)) {
+        None => Ok(()),
+        Some(step) => Err(Error::WrongState {
+            message: "the plan cannot be written in the encoding of this database".to_owned(),
+            detail: format!(
+                "A command has a name of other characters than can be shown, at the step \"{}\".",
+                step.action
+            ),
+            hint: "Call recovery_plan() in a database whose encoding is UTF8, or use names in ASCII.".to_owned(),
+        }),
+    }
 }
 
 fn target(

@@ -11,7 +11,7 @@ use super::argument;
 use super::call;
 use super::storage;
 use crate::catalog::{PgLsn, Scope, Text, facts};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::preparation;
 use crate::server::Server;
 
@@ -28,16 +28,16 @@ fn prepare_recovery(
     TableIterator<
         'static,
         (
-            name!(check_item, String),
-            name!(check_result, String),
-            name!(check_status, String),
+            name!(check_item, Text),
+            name!(check_result, Text),
+            name!(check_status, Text),
         ),
     >,
     ErrorReport,
 > {
-    let rows = prepare(backup_path.as_ref(), target_time, target_lsn)?;
+    let rows = sayably(|| prepare(backup_path.as_ref(), target_time, target_lsn))?;
     Ok(TableIterator::new(rows.into_iter().map(|check| {
-        (check.item, check.result, check.status.as_str().to_owned())
+        (check.item.into(), check.result.into(), check.status.as_str().into())
     })))
 }
 

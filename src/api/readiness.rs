@@ -1,8 +1,8 @@
 //! The verdict from SQL: readiness, windows and gaps. The views of the same names show what these functions return.
 
 use crate::assessment::{Assessment, Depth, oldest_commit, timestamp};
-use crate::catalog::{Ids, PgLsn, facts};
-use crate::error::Result;
+use crate::catalog::{Ids, PgLsn, Text, facts};
+use crate::error::{Result, sayably};
 use crate::memory;
 use crate::server::Server;
 use chrono::{DateTime, Utc};
@@ -16,17 +16,17 @@ pub fn assess_recovery_readiness() -> Result<
     TableIterator<
         'static,
         (
-            name!(status, String),
+            name!(status, Text),
             name!(recoverable_from, Option<TimestampWithTimeZone>),
             name!(recoverable_to, Option<TimestampWithTimeZone>),
             name!(rpo_seconds, Option<f64>),
             name!(rpo_bytes, Option<i64>),
             name!(predicted_rto_seconds, Option<f64>),
-            name!(rto_basis, String),
+            name!(rto_basis, Text),
             name!(last_proven_at, Option<TimestampWithTimeZone>),
             name!(verifier_age_seconds, Option<f64>),
             name!(open_alerts, i64),
-            name!(reasons, Vec<String>),
+            name!(reasons, Vec<Text>),
             name!(newest_usable_backup, Option<i64>),
             name!(protected_lsn, Option<PgLsn>),
         ),
@@ -34,7 +34,7 @@ pub fn assess_recovery_readiness() -> Result<
     ErrorReport,
 > {
     let server = Server::observe()?;
-    let assessment = Assessment::of(&server, Depth::Verdict)?;
+    let assessment = sayably(|| Assessment::of(&server, Depth::Verdict))?;
     let mut exposure = assessment.exposure(&server);
     let oldest = oldest_commit(&server, exposure.as_mut(), &mut || {
         crate::memory::check_for_interrupts();
@@ -53,7 +53,7 @@ pub fn assess_recovery_readiness() -> Result<
     let prediction = &assessment.survey.recovery_time;
     let alarming = verdict.reasons.iter().filter(|reason| reason.alarms).count();
     let row = (
-        verdict.status.as_str().to_owned(),
+        verdict.status.as_str().into(),
         ends.as_ref().and_then(|ends| timestamp(ends.from_time?)),
         ends.as_ref().and_then(|ends| timestamp(ends.to_time?)),
         verdict.rpo_seconds,
@@ -61,11 +61,16 @@ pub fn assess_recovery_readiness() -> Result<
         prediction.as_ref().map(Prediction::seconds).ok(),
         prediction
             .as_ref()
-            .map_or_else(ToString::to_string, |prediction| prediction.basis.clone()),
+            .map_or_else(ToString::to_string, |prediction| prediction.basis.clone())
+            .into(),
         facts::last_proven_at()?,
         age,
         i64::try_from(alarming).unwrap_or(i64::MAX),
-        verdict.reasons.into_iter().map(|reason| reason.sentence).collect(),
+        verdict
+            .reasons
+            .into_iter()
+            .map(|reason| reason.sentence.into())
+            .collect(),
         assessment.survey.newest_usable,
         assessment.survey.protection.protected.map(|lsn| PgLsn(lsn.0)),
     );
@@ -84,13 +89,14 @@ pub fn list_recovery_windows() -> Result<
             name!(to_time, Option<TimestampWithTimeZone>),
             name!(from_lsn, PgLsn),
             name!(to_lsn, PgLsn),
-            name!(ended_by, String),
+            name!(ended_by, Text),
             name!(is_current, bool),
         ),
     >,
     ErrorReport,
 > {
-    let assessment = Assessment::of(&Server::observe()?, Depth::Overview)?;
+    let server = Server::observe()?;
+    let assessment = sayably(|| Assessment::of(&server, Depth::Overview))?;
     let mut rows = Vec::with_capacity(assessment.survey.windows.len());
     for window in &assessment.survey.windows {
         let ends = assessment.bounds(window)?;
@@ -101,7 +107,7 @@ pub fn list_recovery_windows() -> Result<
             ends.to_time.and_then(timestamp),
             PgLsn(ends.from_lsn.0),
             PgLsn(ends.to_lsn.0),
-            window.ended_by.to_string(),
+            window.ended_by.to_string().into(),
             window.is_current,
         ));
     }
@@ -115,13 +121,13 @@ pub fn list_wal_archive_gaps() -> Result<
         'static,
         (
             name!(timeline_id, i64),
-            name!(from_segment, String),
-            name!(to_segment, String),
+            name!(from_segment, Text),
+            name!(to_segment, Text),
             name!(segments, i64),
             name!(from_lsn, PgLsn),
             name!(to_lsn, PgLsn),
-            name!(state, String),
-            name!(problem, Option<String>),
+            name!(state, Text),
+            name!(problem, Option<Text>),
             name!(since, Option<TimestampWithTimeZone>),
             name!(affected_backups, Ids),
         ),
@@ -129,7 +135,7 @@ pub fn list_wal_archive_gaps() -> Result<
     ErrorReport,
 > {
     let server = Server::observe()?;
-    let assessment = Assessment::of(&server, Depth::Gaps)?;
+    let assessment = sayably(|| Assessment::of(&server, Depth::Gaps))?;
     let needs = assessment.needs(&server)?;
     // One list after another: each may hold every backup of years.
     let rows = assessment.survey.gaps.into_iter().map(move |gap| {
@@ -139,13 +145,13 @@ pub fn list_wal_archive_gaps() -> Result<
         });
         (
             i64::from(gap.first.timeline.0),
-            gap.first.to_string(),
-            gap.last.to_string(),
+            gap.first.to_string().into(),
+            gap.last.to_string().into(),
             i64::try_from(gap.segments).unwrap_or(i64::MAX),
             PgLsn(gap.from_lsn().0),
             PgLsn(gap.to_lsn().0),
-            gap.state.as_str().to_owned(),
-            gap.problem,
+            gap.state.as_str().into(),
+            gap.problem.as_deref().map(Text::from),
             timestamp(gap.since),
             Ids(affected),
         )

@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use super::argument;
 use super::call;
 use crate::catalog::{PgLsn, Scope, Text, archive, backup, recovery};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 use crate::life;
 use crate::locks;
 use crate::prediction;
@@ -47,7 +47,7 @@ fn record_recovery_start(
     started_at: default!(Option<TimestampWithTimeZone>, "NULL"),
 ) -> Result<TableIterator<'static, (name!(recovery_id, i64), name!(start_time, TimestampWithTimeZone))>, ErrorReport> {
     let recovery_type = argument::one_of("recovery_type", recovery_type.as_ref(), &RECOVERY_TYPES)?;
-    Ok(TableIterator::once(start(recovery::Started {
+    let recovery = recovery::Started {
         recovery_type,
         is_drill: is_drill.unwrap_or(false),
         backup: backup_id,
@@ -58,7 +58,8 @@ fn record_recovery_start(
         target_timeline,
         started_at,
         predicted_seconds: None,
-    })?))
+    };
+    Ok(TableIterator::once(sayably(|| start(recovery))?))
 }
 
 fn start(mut recovery: recovery::Started<'_>) -> Result<(i64, TimestampWithTimeZone)> {
@@ -199,7 +200,7 @@ fn record_recovery_complete(
     })?;
     let status = argument::one_of("status", status.as_ref(), &ENDINGS)?;
     argument::no_longer_than(argument::LONGEST_REASON, "error", error.as_ref())?;
-    let (rto, rpo) = complete(recovery::Ended {
+    let recovery = recovery::Ended {
         id,
         status,
         error: error.as_ref(),
@@ -211,7 +212,8 @@ fn record_recovery_complete(
         replay_seconds,
         wal_replayed_bytes,
         startup_seconds,
-    })?;
+    };
+    let (rto, rpo) = sayably(|| complete(recovery))?;
     Ok(TableIterator::once((id, rto, rpo)))
 }
 

@@ -1,8 +1,8 @@
 //! How long recoveries would take, from SQL.
 
 use crate::assessment::{Assessment, Depth};
-use crate::catalog::{PgLsn, backup, windows};
-use crate::error::Result;
+use crate::catalog::{PgLsn, Text, backup, windows};
+use crate::error::{Result, sayably};
 use crate::memory;
 use crate::server::Server;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -17,7 +17,7 @@ pub fn list_rto_predictions() -> Result<
     TableIterator<
         'static,
         (
-            name!(recovery_to, String),
+            name!(recovery_to, Text),
             name!(target_lsn, Option<PgLsn>),
             name!(backup_id, Option<i64>),
             name!(backup_bytes, Option<i64>),
@@ -26,13 +26,13 @@ pub fn list_rto_predictions() -> Result<
             name!(replay_seconds, Option<f64>),
             name!(startup_seconds, Option<f64>),
             name!(predicted_rto_seconds, Option<f64>),
-            name!(basis, String),
+            name!(basis, Text),
         ),
     >,
     ErrorReport,
 > {
     let server = Server::observe()?;
-    let assessment = Assessment::of(&server, Depth::Overview)?;
+    let assessment = sayably(|| Assessment::of(&server, Depth::Overview))?;
     let now = assessment.survey.recovery_time.clone();
     let (worst, at) = worst(&server, &assessment)?;
     let rows = [
@@ -44,7 +44,7 @@ pub fn list_rto_predictions() -> Result<
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         match prediction {
             Ok(p) => (
-                to.to_owned(),
+                to.into(),
                 target,
                 Some(p.load.backup),
                 p.load.backup_bytes.map(bytes),
@@ -53,10 +53,10 @@ pub fn list_rto_predictions() -> Result<
                 Some(p.replay_seconds),
                 Some(p.startup_seconds),
                 Some(p.seconds()),
-                p.basis,
+                p.basis.into(),
             ),
             Err(why) => (
-                to.to_owned(),
+                to.into(),
                 target,
                 None,
                 None,
@@ -65,7 +65,7 @@ pub fn list_rto_predictions() -> Result<
                 None,
                 None,
                 None,
-                why.to_string(),
+                why.to_string().into(),
             ),
         }
     })))

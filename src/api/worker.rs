@@ -1,6 +1,6 @@
 //! Starting, stopping and asking the background worker.
 
-use crate::catalog;
+use crate::catalog::{self, Text};
 use crate::error::{Error, Result};
 use crate::life;
 use crate::process;
@@ -84,16 +84,16 @@ fn stop_worker() -> Result<bool, ErrorReport> {
 
 type WorkerStatusRow = (
     name!(pid, Option<i32>),
-    name!(database, Option<String>),
-    name!(state, String),
+    name!(database, Option<Text>),
+    name!(state, Text),
     name!(last_tick_at, Option<TimestampWithTimeZone>),
-    name!(last_verified_segment, Option<String>),
+    name!(last_verified_segment, Option<Text>),
     name!(unverified_segments, Option<i64>),
     name!(bytes_per_second, Option<f64>),
-    name!(last_error, Option<String>),
-    name!(archive_source, Option<String>),
-    name!(cluster_role, Option<String>),
-    name!(clone_of, Option<String>),
+    name!(last_error, Option<Text>),
+    name!(archive_source, Option<Text>),
+    name!(cluster_role, Option<Text>),
+    name!(clone_of, Option<Text>),
     name!(ledger_head_id, Option<i64>),
     name!(ledger_head_hash, Option<Vec<u8>>),
 );
@@ -105,16 +105,16 @@ pub fn worker_status() -> Result<
         'static,
         (
             name!(pid, Option<i32>),
-            name!(database, Option<String>),
-            name!(state, String),
+            name!(database, Option<Text>),
+            name!(state, Text),
             name!(last_tick_at, Option<TimestampWithTimeZone>),
-            name!(last_verified_segment, Option<String>),
+            name!(last_verified_segment, Option<Text>),
             name!(unverified_segments, Option<i64>),
             name!(bytes_per_second, Option<f64>),
-            name!(last_error, Option<String>),
-            name!(archive_source, Option<String>),
-            name!(cluster_role, Option<String>),
-            name!(clone_of, Option<String>),
+            name!(last_error, Option<Text>),
+            name!(archive_source, Option<Text>),
+            name!(cluster_role, Option<Text>),
+            name!(clone_of, Option<Text>),
             name!(ledger_head_id, Option<i64>),
             name!(ledger_head_hash, Option<Vec<u8>>),
         ),
@@ -127,8 +127,8 @@ pub fn worker_status() -> Result<
 fn status_rows() -> Result<Vec<WorkerStatusRow>> {
     let Some(status) = shmem::read() else {
         let row = catalog::worker::running()?.map(|running| {
-            let database = Some(running.database);
-            let state = "running without shared memory".to_owned();
+            let database = Some(running.database.into());
+            let state = "running without shared memory".into();
             (
                 Some(running.pid),
                 database,
@@ -147,7 +147,7 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
         });
         return Ok(row.into_iter().collect());
     };
-    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let text = |text: &str| (!text.is_empty()).then(|| Text::from(text));
     let life = life::read();
     let not_started = status
         .why_not_started()
@@ -157,16 +157,16 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
     Ok(vec![(
         (status.pid != 0).then_some(status.pid),
         text(&status.database),
-        status.state.as_str().to_owned(),
+        status.state.as_str().into(),
         catalog::archive::time(status.last_tick_at).filter(|_| ticked),
         text(&status.last_verified_segment),
         ticked.then_some(status.unverified_segments),
         (status.bytes_per_second > 0.0).then_some(status.bytes_per_second),
-        not_started.or_else(|| text(&status.last_error)),
+        not_started.map_or_else(|| text(&status.last_error), |why| Some(why.into())),
         text(&status.archive_source),
         life.as_ref()
             .and_then(|life| life.role)
-            .map(|role| role.as_str().to_owned()),
+            .map(|role| role.as_str().into()),
         life.as_ref().and_then(|life| text(&life.clone_of)),
         has_head.then_some(status.ledger_head_id),
         has_head.then(|| status.ledger_head_hash.to_vec()),

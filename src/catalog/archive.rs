@@ -174,16 +174,16 @@ pub fn sound_sha256(name: &str) -> Result<Option<String>> {
 
 /// A row as `verify_wal_archive()` returns it: the columns of the table in their order.
 pub type FullRow = (
-    String,
+    Text,
     Option<i32>,
     Option<PgLsn>,
     Option<PgLsn>,
-    String,
-    Option<String>,
-    Option<String>,
-    Option<String>,
+    Text,
+    Option<Text>,
+    Option<Text>,
+    Option<Text>,
     Option<i64>,
-    Option<String>,
+    Option<Text>,
     Option<TimestampWithTimeZone>,
     Option<TimestampWithTimeZone>,
     Option<i64>,
@@ -192,7 +192,7 @@ pub type FullRow = (
 );
 
 /// Rows of the segments from `from` to `to` on any timeline; without both ends, of all files.
-pub fn rows(from: Option<&str>, to: Option<&str>) -> Result<Vec<FullRow>> {
+pub fn rows(from: Option<&Text>, to: Option<&Text>) -> Result<Vec<FullRow>> {
     static ROWS: Statement = Statement::new(
         "SELECT segment_name, timeline_id, start_lsn, end_lsn, status, problem, detail, stored_path, stored_bytes, sha256,
                 first_commit_at, last_commit_at, commit_count, first_seen_at, verified_at
@@ -279,7 +279,7 @@ pub struct Finding {
     /// What the next segment's verification needs.
     pub handover: Option<Vec<u8>>,
     /// Named restore points in it: name, LSN, time.
-    pub restore_points: Vec<(String, u64, i64)>,
+    pub restore_points: Vec<(Vec<u8>, u64, i64)>,
     /// Heads of ledgers that were noted in it.
     pub ledger_heads: Vec<wal::LedgerHead>,
 }
@@ -378,7 +378,7 @@ pub fn store(finding: &Finding) -> Result<()> {
     for (name, position, at) in &finding.restore_points {
         ADD_POINT.write(
             &[
-                name.as_str().into(),
+                Text::from_outside(name).into(),
                 PgLsn(*position).into(),
                 time(*at).into(),
                 timeline.into(),

@@ -7,14 +7,15 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 
-use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
 use super::image::Image;
 use super::ledger_check::Fault;
 use super::scope::FunctionWrites;
+use super::value::Argument;
 use super::{Scope, Statement, Text};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sayably};
 
 /// One lock for each database's chain, apart from the locks that DDL takes on the extension itself (those have subobject 0).
 const CHAIN: u16 = 1;
@@ -105,14 +106,14 @@ fn lock_chain(scope: &Scope) -> Result<()> {
     let extension = scope.extension().oid;
     if WAITS.get() {
         // SAFETY: an ordinary heavyweight lock, released at the end of the transaction and seen by the deadlock detector.
-        unsafe {
+        sayably(|| unsafe {
             pg_sys::LockDatabaseObject(
                 pg_sys::ExtensionRelationId,
                 extension,
                 CHAIN,
                 pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
             );
-        }
+        });
         return Ok(());
     }
     // SAFETY: a plain variable of this process.
@@ -145,7 +146,7 @@ fn chain_holder(extension: pg_sys::Oid) -> Result<Option<i32>> {
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
           LIMIT 1",
     );
-    HOLDER.read(&[extension.into(), i16::try_from(CHAIN).unwrap_or(1).into()], |rows| {
+    HOLDER.read(&[extension.into(), i32::from(CHAIN).into()], |rows| {
         rows.first().map_or(Ok(None), |row| row.get(1))
     })
 }
@@ -239,13 +240,13 @@ pub fn append_pending(pending: i64, mark: Mark) -> Result<()> {
     APPEND.write_latest(&args, |_| Ok(()))
 }
 
-fn arguments<'a>(
+fn arguments(
     mark: &Mark,
-    table: &'a str,
+    table: &str,
     row: i64,
     operation: &'static str,
     image: Image,
-) -> Result<Vec<DatumWithOid<'a>>> {
+) -> Result<Vec<Argument>> {
     // SAFETY: reads the clock.
     let now = TimestampWithTimeZone::try_from(unsafe { pg_sys::GetCurrentTimestamp() }).map_err(|_| {
         Error::UnexpectedAnswer {

@@ -1,6 +1,7 @@
 //! Statements about the lives of the server, and about what it knows of its own recovery.
 
 use super::facts::moment;
+use super::value::Sentences;
 use super::{Image, PgLsn, Scope, Statement, Text};
 use crate::error::{Error, Result};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -160,20 +161,28 @@ pub struct Newest {
     pub copy_of: Option<i64>,
 }
 
-/// The newest life of the cluster with this identity. Rows of another one came with a dump or from before pg_upgrade.
-pub fn newest(system_identifier: i64) -> Result<Option<Newest>> {
+/// The newest life of the cluster with this identity. Rows of another one came with a dump or from before pg_upgrade. A name of its
+/// home is that of `here` where that would be put on record in the same words: the database's encoding may lack some of it.
+pub fn newest(system_identifier: i64, here: &Home) -> Result<Option<Newest>> {
     static NEWEST: Statement = Statement::new(
         "SELECT id, host_name, data_directory, directory_identity, CASE WHEN adopted_at IS NULL THEN copy_of_id END
            FROM @extschema@.server_lives WHERE system_identifier = $1 ORDER BY id DESC LIMIT 1",
     );
+    let name = |kept: Text, here: &str| {
+        if kept == Text::from(here) {
+            here.to_owned()
+        } else {
+            kept.to_utf8().into_owned()
+        }
+    };
     NEWEST.read(&[system_identifier.into()], |rows| {
         rows.first()
             .map(|row| {
                 Ok(Newest {
                     id: row.need(1, "a life's id")?,
                     home: Home {
-                        host: row.need(2, "a host name")?,
-                        directory: row.need(3, "a directory")?,
+                        host: name(row.need(2, "a host name")?, &here.host),
+                        directory: name(row.need(3, "a directory")?, &here.directory),
                         identity: row.need(4, "a directory's identity")?,
                     },
                     copy_of: row.get(5)?,
@@ -230,11 +239,6 @@ pub fn add_recovery(
                  round($19::numeric, 3))
          RETURNING id",
     );
-    let remarks: serde_json::Map<String, serde_json::Value> = found
-        .remarks
-        .iter()
-        .map(|(column, sentence)| ((*column).to_owned(), super::sayable(sentence.clone()).into()))
-        .collect();
     ADD.write(
         &[
             found.kind.as_str().into(),
@@ -260,7 +264,7 @@ pub fn add_recovery(
             found.recovered_to_time.map(sql_time).transpose()?.into(),
             found.recovered_to.map(|lsn| PgLsn(lsn.0)).into(),
             found.rpo_seconds.into(),
-            pgrx::JsonB(remarks.into()).into(),
+            Sentences(found.remarks.clone()).into(),
             predicted_seconds.into(),
         ],
         |rows| rows.one("the recovery's id")?.need(1, "the recovery's id"),
@@ -315,14 +319,14 @@ pub fn begin(life: &Begun<'_>) -> Result<()> {
             life.began.into(),
             life.started_at.into(),
             life.writes_at.into(),
-            super::sayable(life.home.host.clone()).into(),
-            super::sayable(life.home.directory.clone()).into(),
+            life.home.host.as_str().into(),
+            life.home.directory.as_str().into(),
             life.home.identity.as_str().into(),
             life.predecessor.into(),
             life.copy_of.into(),
             life.recovery.into(),
             life.backup.into(),
-            life.backup_label.map(|label| super::sayable(label.to_owned())).into(),
+            life.backup_label.into(),
             life.backup_start.into(),
             life.recovered_to.map(|lsn| PgLsn(lsn.0)).into(),
             life.recovered_to_time.map(sql_time).transpose()?.into(),

@@ -1,9 +1,10 @@
 //! Statements about recoveries and rehearsals of them.
 
 use pgrx::AnyNumeric;
-use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
+use pgrx::datum::TimestampWithTimeZone;
 
 use super::statement::{Row, Rows};
+use super::value::Argument;
 use super::{PgLsn, Statement, Text, backup};
 use crate::error::Result;
 use recovery::Measured;
@@ -109,7 +110,7 @@ fn begun(row: &Row) -> Result<(i64, TimestampWithTimeZone)> {
 }
 
 impl Started<'_> {
-    fn arguments(&self) -> [DatumWithOid<'_>; 10] {
+    fn arguments(&self) -> [Argument; 10] {
         [
             self.recovery_type.into(),
             self.is_drill.into(),

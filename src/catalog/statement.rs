@@ -6,13 +6,13 @@ use std::ffi::{CStr, CString, c_char};
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
-use pgrx::datum::DatumWithOid;
-use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, Spi, pg_sys};
+use pgrx::{Spi, pg_sys};
 
 use super::Extension;
 use super::names::Names;
 use super::scope::{FunctionWrites, OwnerRights, Scope};
-use crate::error::{Error, Result};
+use super::value::{Argument, Column};
+use crate::error::{Error, Result, sayably};
 use crate::memory::{self, ReleasedByErrors};
 
 /// A statement of the extension. The extension's schema is written `@extschema@` in it; all else that has no schema is
@@ -47,42 +47,38 @@ impl Statement {
     ///
     /// # Errors
     /// What `rows` returns, [`Error::NotInstalled`], or what SPI refuses. PostgreSQL's own errors unwind.
-    pub fn read<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
-        self.run(Mode::Read, args, rows)
+    pub fn read<R>(&'static self, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+        sayably(|| self.run(Mode::Read, args, rows))
     }
 
     /// Runs a statement that only reads, under a snapshot taken now: for a second look, after another session was faster.
     /// Errors as [`Statement::read`].
-    pub fn read_latest<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
-        self.run(Mode::ReadLatest, args, rows)
+    pub fn read_latest<R>(&'static self, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+        sayably(|| self.run(Mode::ReadLatest, args, rows))
     }
 
     /// Runs a statement that only reads, under a snapshot that several statements share. Errors as [`Statement::read`].
     pub fn read_under<R>(
         &'static self,
         snapshot: &OneSnapshot,
-        args: &[DatumWithOid<'_>],
+        args: &[Argument],
         rows: impl FnOnce(Rows) -> Result<R>,
     ) -> Result<R> {
-        self.run(Mode::ReadUnder(snapshot.0), args, rows)
+        sayably(|| self.run(Mode::ReadUnder(snapshot.0), args, rows))
     }
 
     /// Runs a statement that may write. Errors as [`Statement::read`].
-    pub fn write<R>(&'static self, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
-        self.run(Mode::Write, args, rows)
+    pub fn write<R>(&'static self, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+        sayably(|| self.run(Mode::Write, args, rows))
     }
 
     /// Runs a statement that may write, under a snapshot taken now, whatever the transaction's isolation level.
     /// Only for what a lock serialises: it may see what the transaction otherwise cannot. Errors as [`Statement::read`].
-    pub fn write_latest<R>(
-        &'static self,
-        args: &[DatumWithOid<'_>],
-        rows: impl FnOnce(Rows) -> Result<R>,
-    ) -> Result<R> {
-        self.run(Mode::WriteLatest, args, rows)
+    pub fn write_latest<R>(&'static self, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+        sayably(|| self.run(Mode::WriteLatest, args, rows))
     }
 
-    fn run<R>(&'static self, mode: Mode, args: &[DatumWithOid<'_>], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
+    fn run<R>(&'static self, mode: Mode, args: &[Argument], rows: impl FnOnce(Rows) -> Result<R>) -> Result<R> {
         let scope = Scope::enter()?;
         let extension = scope.extension();
         let _rights = OwnerRights::assume(extension);
@@ -97,13 +93,12 @@ impl Statement {
             let mut values: Vec<pg_sys::Datum> = Vec::with_capacity(args.len());
             let mut nulls: Vec<c_char> = Vec::with_capacity(args.len());
             for arg in args {
-                let value = arg.datum();
-                nulls.push(if value.is_some() {
+                nulls.push(if arg.value.is_some() {
                     b' ' as c_char
                 } else {
                     b'n' as c_char
                 });
-                values.push(value.map_or(pg_sys::Datum::from(0_usize), |datum| datum.sans_lifetime()));
+                values.push(arg.value.unwrap_or(pg_sys::Datum::from(0_usize)));
             }
             // SAFETY: the plan is a kept one and takes as many values of these types, see plan().
             let status = unsafe {
@@ -145,7 +140,7 @@ impl Statement {
     /// Whatever changes in the catalogs while we wait for locks makes the plan invalid, and PostgreSQL would then parse its text
     /// again, under the names as they are by then, and go on. So the locks come first, and whoever finds the plan invalid after them
     /// begins anew. Once it is found valid nothing more is waited for until it is planned: the locks are there.
-    fn safe_plan(&'static self, extension: &Extension, args: &[DatumWithOid<'_>]) -> Result<Rc<Plan>> {
+    fn safe_plan(&'static self, extension: &Extension, args: &[Argument]) -> Result<Rc<Plan>> {
         // Others can change the catalogs as often as they like, but hardly each time within these microseconds.
         const ATTEMPTS: usize = 1000;
         for _ in 0..ATTEMPTS {
@@ -169,7 +164,7 @@ impl Statement {
     }
 
     /// The kept plan, made now where there is none.
-    fn plan(&'static self, extension: &Extension, args: &[DatumWithOid<'_>]) -> Result<Rc<Plan>> {
+    fn plan(&'static self, extension: &Extension, args: &[Argument]) -> Result<Rc<Plan>> {
         let schema = extension.quoted_schema()?;
         let key = std::ptr::from_ref(self) as usize;
         let kept = PLANS.with(|plans| plans.borrow_mut().find(extension, &schema, key));
@@ -181,7 +176,7 @@ impl Statement {
         let sql = CString::new(pieces.join(schema.as_bytes())).map_err(|_| Error::UnexpectedAnswer {
             what: "a statement without a null byte",
         })?;
-        let mut types: Vec<pg_sys::Oid> = args.iter().map(DatumWithOid::oid).collect();
+        let mut types: Vec<pg_sys::Oid> = args.iter().map(|arg| arg.kind).collect();
         // SAFETY: the text and the types outlive the call, which copies them; SPI is connected.
         let plan = unsafe {
             let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
@@ -380,7 +375,7 @@ impl Row {
     ///
     /// # Errors
     /// [`Error::UnexpectedType`] where the column has another type, [`Error::UnexpectedAnswer`] where there is no such column.
-    pub fn get<T: FromDatum + IntoDatum>(&self, column: i32) -> Result<Option<T>> {
+    pub fn get<T: Column>(&self, column: i32) -> Result<Option<T>> {
         memory::check()?;
         let place = usize::try_from(column).ok().and_then(|column| column.checked_sub(1));
         let found = place.and_then(|place| {
@@ -394,21 +389,21 @@ impl Row {
             return Err(Error::UnexpectedAnswer { what: "more columns" });
         };
         // SAFETY: the value is of the type that the description says; it is copied into the caller's memory.
-        Ok(unsafe { T::try_from_datum_in_memory_context(PgMemoryContexts::For(self.caller), value, is_null, kind) }?)
+        unsafe { T::read(value, is_null, kind, self.caller) }
     }
 
     /// The value in `column` (from 1), which must not be NULL.
     ///
     /// # Errors
     /// As [`Row::get`], and [`Error::UnexpectedAnswer`] for NULL.
-    pub fn need<T: FromDatum + IntoDatum>(&self, column: i32, what: &'static str) -> Result<T> {
+    pub fn need<T: Column>(&self, column: i32, what: &'static str) -> Result<T> {
         self.get(column)?.ok_or(Error::UnexpectedAnswer { what })
     }
 
     /// The array in `column` (from 1), which must not be NULL and may be long: as [`Row::need`], and [`Error::OutOfMemory`].
     pub fn need_many<T>(&self, column: i32, what: &'static str) -> Result<Vec<T>>
     where
-        Vec<T>: FromDatum + IntoDatum,
+        Vec<T>: Column,
     {
         let place = usize::try_from(column).ok().and_then(|column| column.checked_sub(1));
         let given = place.and_then(|place| Some((*self.values.get(place)?, *self.nulls.get(place)?)));

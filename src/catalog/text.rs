@@ -1,52 +1,39 @@
 //! The type text between Rust and SQL, in whatever encoding the database has.
 
 use std::borrow::Cow;
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use pgrx::callconv::{Arg, ArgAbi};
 use pgrx::{FromDatum, IntoDatum, impl_sql_translatable, pg_sys};
 
+use super::encoding;
 use crate::memory;
 
-/// A text as the database holds it, which is what goes back into it. pgrx's own `&str` refuses what is not ASCII where the
-/// database's encoding is not UTF-8.
+/// A text as the database holds it, which is what goes back into it. pgrx's own `&str` refuses what is not UTF-8, and its
+/// `String` writes UTF-8 whatever the database's encoding is, so that neither has a place in what SQL sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(Vec<u8>);
-
-/// The database's encoding, as `mb/pg_wchar.h` numbers them.
-fn encoding() -> pg_sys::pg_enc::Type {
-    // SAFETY: plain data of the server, set when the session connected.
-    unsafe { pg_sys::GetDatabaseEncoding() }.unsigned_abs()
-}
-
-/// A message in characters that the database's encoding is sure to have: pgrx hands messages on as they are, in UTF-8.
-pub fn sayable(message: String) -> String {
-    if message.is_ascii() || matches!(encoding(), pg_sys::pg_enc::PG_UTF8 | pg_sys::pg_enc::PG_SQL_ASCII) {
-        return message;
-    }
-    message.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
-}
 
 impl Text {
     /// As UTF-8, for comparisons and messages.
     pub fn to_utf8(&self) -> Cow<'_, str> {
-        let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
-        if encoding() == pg_sys::pg_enc::PG_UTF8 || self.0.is_ascii() {
-            return String::from_utf8_lossy(&self.0);
-        }
-        let Ok(length) = i32::try_from(self.0.len()) else {
-            return String::from_utf8_lossy(&self.0);
-        };
-        // SAFETY: the bytes are valid in the database's encoding, since they come from a text; the answer is the same bytes, or
-        // a palloc'ed string that ends with a NUL.
-        unsafe {
-            let converted = pg_sys::pg_server_to_any(self.0.as_ptr().cast(), length, utf8);
-            if converted.is_null() || std::ptr::eq(converted.cast(), self.0.as_ptr()) {
-                return String::from_utf8_lossy(&self.0);
-            }
-            Cow::Owned(CStr::from_ptr(converted).to_string_lossy().into_owned())
+        encoding::to_utf8(&self.0)
+    }
+
+    /// A text from outside, of whatever bytes.
+    pub fn from_outside(bytes: &[u8]) -> Self {
+        Self(encoding::from_outside(bytes))
+    }
+
+    /// Whether PostgreSQL, told this name in UTF-8, would know it for the one that WAL has: in WAL it is in whatever encoding the
+    /// database had that it was made in, and a character that stands here may stand in for one that was none.
+    pub fn is_same_everywhere(&self) -> bool {
+        if encoding::is_utf8() {
+            !self.to_utf8().contains(char::REPLACEMENT_CHARACTER)
+        } else {
+            self.0.is_ascii() && !self.0.contains(&b'?')
         }
     }
 
@@ -58,6 +45,18 @@ impl Text {
     /// As a path: PostgreSQL hands file names to the system as the database encodes them.
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(encoding::from_utf8(text))
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self::from(text.as_str())
     }
 }
 
@@ -82,6 +81,10 @@ impl IntoDatum for Text {
     fn type_oid() -> pg_sys::Oid {
         pg_sys::TEXTOID
     }
+
+    fn is_compatible_with(other: pg_sys::Oid) -> bool {
+        matches!(other, pg_sys::TEXTOID | pg_sys::VARCHAROID)
+    }
 }
 
 // SAFETY: FromDatum copies what it reads.
@@ -89,6 +92,17 @@ unsafe impl<'fcx> ArgAbi<'fcx> for Text {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
         // SAFETY: the function's signature says that the argument is a text.
         unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or(Self(Vec::new()))
+    }
+}
+
+// SAFETY: the Datum is a text that IntoDatum has made.
+unsafe impl pgrx::callconv::BoxRet for Text {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut pgrx::callconv::FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        match self.into_datum() {
+            // SAFETY: as above.
+            Some(text) => unsafe { fcinfo.return_raw_datum(text) },
+            None => fcinfo.return_null(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The launcher: sees to it that one worker runs while its database can be connected to and nobody has stopped it.
 
 use super::process;
+use crate::error::tell;
 use crate::transaction::in_transaction;
 use crate::{life, settings, shmem};
 use pgrx::bgworkers::{BackgroundWorkerStatus, DynamicBackgroundWorker};
@@ -124,7 +125,7 @@ impl Launcher {
                 let reason = reason.to_string();
                 shmem::update(|status| status.start_error = shmem::cut(&reason));
                 if reason != self.reported {
-                    warning!("pg_backstop: {reason}");
+                    tell(PgLogLevel::WARNING, format!("pg_backstop: {reason}"), None, None);
                     self.reported = reason;
                 }
                 self.not_before = Instant::now() + LONGEST_PAUSE;

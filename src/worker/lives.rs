@@ -85,7 +85,7 @@ impl LifeDuty {
     fn record_once(&mut self, server: &Server, life: &Life) -> Result<()> {
         if !self.is_recorded {
             let home = self.home(server)?.clone();
-            let before = in_transaction(|| lives::newest(server.system_identifier()))?;
+            let before = in_transaction(|| lives::newest(server.system_identifier(), &home))?;
             let chapter = Chapter::read(server, life, &home, before)?;
             if !in_transaction(|| chapter.record(server))? {
                 return Ok(());

@@ -6,7 +6,7 @@ use super::process;
 use super::samples::SampleDuty;
 use super::session::Configured;
 use super::witness::WitnessDuty;
-use crate::error::Result;
+use crate::error::{Result, tell};
 use crate::server::Server;
 use crate::shmem::{self, WorkerState};
 use crate::transaction::{caught, in_transaction};
@@ -26,7 +26,8 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
         return;
     }
     if !matches!(in_transaction(|| Ok(locks::try_own_database())), Ok(true)) {
-        log!("pg_backstop: another worker serves this database; this one ends");
+        let message = "pg_backstop: another worker serves this database; this one ends".to_owned();
+        tell(PgLogLevel::LOG, message, None, None);
         return;
     }
     catalog::ledger::never_wait_for_chain();
@@ -93,9 +94,14 @@ impl Worker {
         };
         if error != self.reported {
             if error.is_empty() {
-                log!("pg_backstop: the worker works again");
+                tell(
+                    PgLogLevel::LOG,
+                    "pg_backstop: the worker works again".to_owned(),
+                    None,
+                    None,
+                );
             } else {
-                warning!("pg_backstop: {error}");
+                tell(PgLogLevel::WARNING, format!("pg_backstop: {error}"), None, None);
             }
             self.reported.clone_from(&error);
         }

@@ -363,7 +363,7 @@ impl Cluster {
     pub fn archive_now(&self) -> Result<String> {
         let segment = self.text("SELECT pg_walfile_name(pg_switch_wal() - 1)")?;
         let sql = format!(
-            "SELECT left(last_archived_wal, 24) >= '{segment}', last_archived_wal, last_failed_wal FROM pg_stat_archiver"
+            "SELECT left(last_archived_wal, 24) COLLATE \"C\" >= '{segment}', last_archived_wal, last_failed_wal FROM pg_stat_archiver"
         );
         wait_until(&format!("{segment} to be archived"), SOON, || {
             let seen = self.text(&sql)?;

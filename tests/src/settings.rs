@@ -13,6 +13,7 @@ use crate::process;
 pub struct Settings {
     pub(crate) segment_mb: u32,
     pub(crate) own_identity: bool,
+    pub(crate) initdb: Vec<String>,
     lines: Vec<(String, String)>,
 }
 
@@ -21,6 +22,7 @@ impl Default for Settings {
         Self {
             segment_mb: 1,
             own_identity: false,
+            initdb: Vec::new(),
             lines: Vec::new(),
         }
     }
@@ -37,6 +39,13 @@ impl Settings {
     #[must_use]
     pub fn segment_mb(mut self, megabytes: u32) -> Self {
         self.segment_mb = megabytes;
+        self
+    }
+
+    /// An option of initdb; it comes after those for UTF-8 and the locale C, and wins.
+    #[must_use]
+    pub fn initdb(mut self, option: &str) -> Self {
+        self.initdb.push(option.to_owned());
         self
     }
 

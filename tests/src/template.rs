@@ -17,22 +17,25 @@ use crate::{Server, Settings};
 /// When `initdb` or the copy fails.
 pub fn fill(server: &Server, settings: &Settings, to: &Path) -> Result<()> {
     if settings.own_identity {
-        return initdb(server, settings.segment_mb, to);
+        return initdb(server, settings, to);
     }
-    static TEMPLATES: LazyLock<Mutex<HashMap<u32, Scratch>>> = LazyLock::new(Mutex::default);
+    /// Size of a segment, in MB, and options of initdb.
+    type Kind = (u32, Vec<String>);
+    static TEMPLATES: LazyLock<Mutex<HashMap<Kind, Scratch>>> = LazyLock::new(Mutex::default);
     let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
-    let template = match templates.get(&settings.segment_mb) {
+    let kind = (settings.segment_mb, settings.initdb.clone());
+    let template = match templates.get(&kind) {
         Some(template) => template,
         None => {
             let template = Scratch::new()?;
-            initdb(server, settings.segment_mb, &template.path().join("data"))?;
-            templates.entry(settings.segment_mb).or_insert(template)
+            initdb(server, settings, &template.path().join("data"))?;
+            templates.entry(kind).or_insert(template)
         }
     };
     copy(&template.path().join("data"), to)
 }
 
-fn initdb(server: &Server, segment_mb: u32, to: &Path) -> Result<()> {
+fn initdb(server: &Server, settings: &Settings, to: &Path) -> Result<()> {
     let mut initdb = server.program("initdb")?;
     initdb.args([
         "--username=postgres",
@@ -41,7 +44,9 @@ fn initdb(server: &Server, segment_mb: u32, to: &Path) -> Result<()> {
         "--locale=C",
         "--no-sync",
     ]);
-    process::run(initdb.arg(format!("--wal-segsize={segment_mb}")).arg("-D").arg(to)).map(drop)
+    initdb.args(&settings.initdb);
+    initdb.arg(format!("--wal-segsize={}", settings.segment_mb));
+    process::run(initdb.arg("-D").arg(to)).map(drop)
 }
 
 /// Copies a directory's contents, with owners and times, into one that may exist already.

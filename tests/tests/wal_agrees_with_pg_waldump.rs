@@ -65,7 +65,11 @@ fn agree(segment_mb: u32) -> Result<()> {
         "{} records, where pg_waldump shows {records}",
         ours.records
     );
-    let names: Vec<_> = ours.restore_points.iter().map(|point| point.name.as_str()).collect();
+    let names: Vec<_> = ours
+        .restore_points
+        .iter()
+        .map(|point| String::from_utf8_lossy(&point.name))
+        .collect();
     ensure!(names == ["before the crash", "after it: ünïcode"], "{names:?}");
     scans_agree(&format, &ours.commits, last.end(), &directory)?;
     eprintln!(

@@ -1,6 +1,6 @@
 //! Records (XLogRecord, xlogrecord.h), and what the few kinds that matter here say (xact.h, pg_control.h, xlog_internal.h).
 
-use crate::bytes::{i64_at, text, u16_at, u32_at, u64_at};
+use crate::bytes::{i64_at, u16_at, u32_at, u64_at};
 use crate::ledger_head::LedgerHead;
 use crate::lsn::Lsn;
 use crate::timestamp::PgTimestamp;
@@ -132,7 +132,7 @@ pub(crate) enum Meaning {
         at: Option<PgTimestamp>,
     },
     RestorePoint {
-        name: String,
+        name: Vec<u8>,
         at: Option<PgTimestamp>,
     },
     /// The newest event of a ledger of pg_backstop.
@@ -185,7 +185,7 @@ impl Record<'_> {
                 let name = name.get(..RESTORE_POINT_NAME).unwrap_or(name);
                 let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
                 Some(Meaning::RestorePoint {
-                    name: text(name),
+                    name: name.to_vec(),
                     at: timestamp(data),
                 })
             }

@@ -33,8 +33,8 @@ pub enum Hashing {
 /// A named moment in WAL, made by pg_create_restore_point().
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestorePoint {
-    /// Its name, as far as it is UTF-8.
-    pub name: String,
+    /// Its name, in the encoding of whichever database it was made in; nothing tells which.
+    pub name: Vec<u8>,
     /// The end of its record: where a recovery to it stops.
     pub lsn: Lsn,
     /// When it was made.

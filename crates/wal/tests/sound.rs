@@ -178,10 +178,10 @@ fn restore_points_are_named_with_the_end_of_their_record() {
     writer.switch();
     let points = &verify_all(&writer)[0].restore_points;
     assert_eq!(
-        (points[0].name.as_str(), points[0].lsn, points[0].at),
-        ("before the release", end, Some(PgTimestamp(7)))
+        (points[0].name.as_slice(), points[0].lsn, points[0].at),
+        (&b"before the release"[..], end, Some(PgTimestamp(7)))
     );
-    assert_eq!(points[1].name, "x".repeat(64));
+    assert_eq!(points[1].name, b"x".repeat(64));
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn commits_and_restore_points_that_span_segments_are_understood() {
             writer.switch();
             let summaries = verify_all(&writer);
             if point {
-                assert_eq!(summaries[1].restore_points[0].name, "spanning");
+                assert_eq!(summaries[1].restore_points[0].name, b"spanning");
                 assert_eq!(summaries[1].restore_points[0].at, Some(PgTimestamp(77)));
             } else {
                 let home = summaries.iter().position(|summary| summary.commit_count == 1).unwrap();
