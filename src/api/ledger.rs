@@ -71,28 +71,27 @@ fn verify_ledger_faults() -> Result<
         'static,
         (
             name!(event, Option<i64>),
-            name!(table_name, Option<String>),
+            name!(table_name, Option<Text>),
             name!(row_id, Option<i64>),
-            name!(what, String),
+            name!(what, Text),
             name!(acknowledged, bool),
-            name!(reason, Option<String>),
-            name!(fault, String),
+            name!(reason, Option<Text>),
+            name!(fault, Text),
         ),
     >,
     ErrorReport,
 > {
-    let found = ledger_check::look(None)?;
+    let found = sayably(|| ledger_check::look(None))?;
     let faults = found.faults.into_iter().map(|fault| {
         let what = sentence(&fault);
-        let reason = fault.accepted.map(|reason| reason.to_utf8().into_owned());
         (
             fault.event,
-            fault.table,
+            fault.table.map(Text::from),
             fault.row,
-            what,
-            reason.is_some(),
-            reason,
-            fault.key,
+            what.into(),
+            fault.accepted.is_some(),
+            fault.accepted,
+            fault.key.into(),
         )
     });
     Ok(TableIterator::new(faults))
@@ -101,11 +100,11 @@ fn verify_ledger_faults() -> Result<
 /// Accepts a fault that verify_ledger_faults() shows, and returns what it is. It stays in that list, marked, and verify_ledger() passes
 /// over it; what is wrong at the same place in another way is another fault. Who accepted it and why becomes an event of the ledger.
 #[pg_extern(volatile, parallel_unsafe)]
-fn acknowledge_ledger_fault(fault: Option<&str>, reason: Option<Text>) -> Result<String, ErrorReport> {
-    Ok(acknowledge(fault, reason.as_ref())?)
+fn acknowledge_ledger_fault(fault: Option<Text>, reason: Option<Text>) -> Result<Text, ErrorReport> {
+    Ok(sayably(|| acknowledge(fault.as_ref(), reason.as_ref()))?.into())
 }
 
-fn acknowledge(key: Option<&str>, reason: Option<&Text>) -> Result<String> {
+fn acknowledge(key: Option<&Text>, reason: Option<&Text>) -> Result<String> {
     const SEE_FAULTS: &str =
         "SELECT event, what, fault FROM verify_ledger_faults() WHERE NOT acknowledged shows those that can be.";
     call::require_primary("acknowledge_ledger_fault")?;
@@ -113,6 +112,7 @@ fn acknowledge(key: Option<&str>, reason: Option<&Text>) -> Result<String> {
         argument: "fault",
         hint: SEE_FAULTS.to_owned(),
     })?;
+    let key = key.to_utf8();
     let reason = reason.ok_or_else(|| Error::NullArgument {
         argument: "reason",
         hint: "Say why the fault is accepted; the ledger keeps it.".to_owned(),
@@ -132,7 +132,7 @@ fn acknowledge(key: Option<&str>, reason: Option<&Text>) -> Result<String> {
     let Some(found) = found.filter(|fault| fault.accepted.is_none()) else {
         return Err(Error::WrongState {
             message: "the ledger has no such fault that is not acknowledged".to_owned(),
-            detail: format!("The fault asked for is \"{key}\"."),
+            detail: format!("The fault asked for is \"{}\".", archive::brief(&key)),
             hint: SEE_FAULTS.to_owned(),
         });
     };

@@ -240,13 +240,7 @@ pub fn append_pending(pending: i64, mark: Mark) -> Result<()> {
     APPEND.write_latest(&args, |_| Ok(()))
 }
 
-fn arguments(
-    mark: &Mark,
-    table: &str,
-    row: i64,
-    operation: &'static str,
-    image: Image,
-) -> Result<Vec<Argument>> {
+fn arguments(mark: &Mark, table: &str, row: i64, operation: &'static str, image: Image) -> Result<Vec<Argument>> {
     // SAFETY: reads the clock.
     let now = TimestampWithTimeZone::try_from(unsafe { pg_sys::GetCurrentTimestamp() }).map_err(|_| {
         Error::UnexpectedAnswer {

@@ -22,7 +22,8 @@ pub extern "C-unwind" fn pg_backstop_worker_main(_argument: pg_sys::Datum) {
     let configured = Configured::remember();
     process::begin(Some(&database));
     if let Err(error) = configured.restore() {
-        warning!("pg_backstop: the worker ends, because it cannot prepare its session: {error}");
+        let message = format!("pg_backstop: the worker ends, because it cannot prepare its session: {error}");
+        tell(PgLogLevel::WARNING, message, None, None);
         return;
     }
     if !matches!(in_transaction(|| Ok(locks::try_own_database())), Ok(true)) {

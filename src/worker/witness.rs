@@ -7,9 +7,10 @@ use pgrx::prelude::*;
 use wal::LedgerHead;
 
 use crate::catalog::ledger_head;
-use crate::error::Result;
+use crate::error::{Result, tell};
 use crate::shmem;
 use crate::transaction::in_transaction;
+use crate::verification::hexadecimal;
 
 /// The head is logged so often, if it has changed.
 const BETWEEN_LOGS: Duration = Duration::from_secs(60 * 60);
@@ -50,15 +51,10 @@ impl WitnessDuty {
             .is_none_or(|(event, at)| event != head.event && at.elapsed() >= BETWEEN_LOGS);
         if is_due {
             let hash = hexadecimal(&head.hash);
-            log!(
-                "pg_backstop: the newest event of the ledger is {}, with the hash {hash}",
-                head.event
-            );
+            let event = head.event;
+            let message = format!("pg_backstop: the newest event of the ledger is {event}, with the hash {hash}");
+            tell(PgLogLevel::LOG, message, None, None);
             self.logged = Some((head.event, Instant::now()));
         }
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
