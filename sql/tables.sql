@@ -88,7 +88,7 @@ COMMENT ON FUNCTION ledger_hash(bytea, bigint, timestamptz, text, text, bigint, 
 
 -- What archived WAL has kept of the ledger's head. WAL is written once, and archived where the database's owner may not reach.
 CREATE TABLE ledger_witnesses (
-    segment_name text PRIMARY KEY,
+    segment_name text COLLATE pg_catalog."C" PRIMARY KEY,
     event_id bigint NOT NULL,
     hash bytea NOT NULL,
     seen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()

@@ -181,6 +181,12 @@ pub enum Error {
     /// A file of the archive could not be fetched; others may be.
     #[error("{}", shown(.0))]
     Fetch(String),
+    /// A transaction that holds the ledger's chain is to be prepared.
+    #[error("cannot PREPARE a transaction that has written to the ledger of pg_backstop")]
+    CannotPrepare,
+    /// PostgreSQL did not wait for a lock of another transaction any longer, in a background process.
+    #[error("{}", shown(.0))]
+    LockNotAvailable(String),
     /// The worker does not wait for a transaction that may last.
     #[error(
         "nothing was written to the ledger, because {} has written to it and is still open",
@@ -251,7 +257,10 @@ impl Error {
             Self::WorkerNotStarted(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
             Self::OtherVersion { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Server(_) => PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
-            Self::ChainIsHeld { .. } | Self::FindingsAreHeld { .. } => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            Self::CannotPrepare => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            Self::ChainIsHeld { .. } | Self::FindingsAreHeld { .. } | Self::LockNotAvailable(_) => {
+                PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+            }
             Self::BeingDropped | Self::Unsettled => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::UnsafeSchema { .. }
             | Self::OwnerIsNoSuperuser { .. }
@@ -284,6 +293,9 @@ impl Error {
 
     fn detail(&self) -> Option<String> {
         match self {
+            Self::CannotPrepare => {
+                Some("Until somebody ended the prepared transaction, nobody else could record anything.".into())
+            }
             Self::UnsafeSchema { schema, who, .. } => Some(format!(
                 "What {who} puts into schema \"{schema}\", or in its place, could run with the rights of the extension's owner."
             )),
@@ -315,6 +327,7 @@ impl Error {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::CannotPrepare => Some("Record backups and recoveries in a transaction of their own.".into()),
             Self::NotInstalled => Some("Run CREATE EXTENSION pg_backstop in this database.".into()),
             Self::BeingDropped | Self::Unsettled => Some("Try again.".into()),
             Self::UnsafeSchema { .. } => Some(

@@ -6,6 +6,7 @@
 use crate::catalog::Extension;
 use crate::error::{Error, Result};
 use pgrx::pg_sys;
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::CaughtError;
 use std::panic::AssertUnwindSafe;
 
@@ -41,7 +42,17 @@ pub fn in_transaction<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
 /// Turns a PostgreSQL error or a Rust panic inside `body` into its message.
 pub fn caught<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
     pgrx::PgTryBuilder::new(AssertUnwindSafe(body))
-        .catch_others(|error| Err(Error::Raised(describe(&error))))
+        .catch_others(|error| {
+            let text = describe(&error);
+            Err(match &error {
+                CaughtError::PostgresError(report)
+                    if report.sql_error_code() == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE =>
+                {
+                    Error::LockNotAvailable(text)
+                }
+                _ => Error::Raised(text),
+            })
+        })
         .execute()
 }
 

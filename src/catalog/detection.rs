@@ -31,7 +31,7 @@ pub struct Detected {
 }
 
 /// Makes the ledger know of a backup: a recorded row that encloses it gets the backup's own positions, and without one a row
-/// is added. Does nothing where the file is known already.
+/// is added. Does nothing where the file is known already, and raises an error where another transaction holds that row.
 pub fn record(backup: &Detected) -> Result<()> {
     // Of several recorded rows that enclose the backup, the one with its label or, failing that, the one begun last.
     static RECORD: Statement = Statement::new(
@@ -57,7 +57,7 @@ pub fn record(backup: &Detected) -> Result<()> {
                 AND b.start_lsn <= t.start_lsn AND (b.end_lsn IS NULL OR b.end_lsn >= t.end_lsn)
                 AND NOT EXISTS (SELECT FROM known)
               ORDER BY b.start_lsn = t.start_lsn DESC, (b.label = t.label) IS TRUE DESC, b.started_at DESC
-              LIMIT 1
+              LIMIT 1 FOR UPDATE OF b NOWAIT
          ), joined AS (
              UPDATE @extschema@.backup_history b
                 SET start_lsn = t.start_lsn, end_lsn = t.end_lsn, timeline_id = t.timeline_id,

@@ -5,10 +5,12 @@
 //! held by none that still waits for something.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_int, c_void};
 
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
 
 use super::image::Image;
 use super::ledger_check::Fault;
@@ -103,6 +105,7 @@ pub fn never_wait_for_chain() {
 /// # Errors
 /// [`Error::ChainIsHeld`] in a process that never waits for it.
 fn lock_chain(scope: &Scope) -> Result<()> {
+    refuse_to_be_prepared();
     let extension = scope.extension().oid;
     if WAITS.get() {
         // SAFETY: an ordinary heavyweight lock, released at the end of the transaction and seen by the deadlock detector.
@@ -138,6 +141,37 @@ fn lock_chain(scope: &Scope) -> Result<()> {
     Ok(())
 }
 
+thread_local! {
+    /// Whether the transaction under way has locked a chain.
+    static LOCKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has `PREPARE TRANSACTION` fail from now on in this transaction, as it does for one that has used temporary tables: it would hold
+/// the chain, and keep everybody else from recording, for as long as nobody ends it.
+fn refuse_to_be_prepared() {
+    thread_local! {
+        static ARRANGED: Cell<bool> = const { Cell::new(false) };
+    }
+    LOCKED.set(true);
+    if !ARRANGED.replace(true) {
+        // SAFETY: the callback is a plain function of this library, which stays loaded.
+        unsafe { pg_sys::RegisterXactCallback(Some(transaction_ends), std::ptr::null_mut()) };
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
+    // Before the transaction commits nothing is decided yet.
+    let is_over =
+        event != pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT && event != pg_sys::XactEvent::XACT_EVENT_PARALLEL_PRE_COMMIT;
+    if LOCKED.get() && event == pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE {
+        ErrorReport::from(Error::CannotPrepare).report(PgLogLevel::ERROR);
+    }
+    if is_over {
+        LOCKED.set(false);
+    }
+}
+
 /// The process whose transaction holds the chain; none where that is a prepared one, or over by now.
 fn chain_holder(extension: pg_sys::Oid) -> Result<Option<i32>> {
     static HOLDER: Statement = Statement::new(
@@ -149,6 +183,20 @@ fn chain_holder(extension: pg_sys::Oid) -> Result<Option<i32>> {
     HOLDER.read(&[extension.into(), i32::from(CHAIN).into()], |rows| {
         rows.first().map_or(Ok(None), |row| row.get(1))
     })
+}
+
+/// The process whose transaction has been at work on backups for the longest time; none where that is a prepared one, or over.
+pub fn longest_writer() -> Result<Option<i32>> {
+    static WRITER: Statement = Statement::new(
+        "SELECT l.pid FROM pg_locks AS l
+           JOIN pg_class AS c ON c.oid = l.relation
+           JOIN pg_extension AS e ON e.extnamespace = c.relnamespace AND e.extname = 'pg_backstop'
+           JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()
+           JOIN pg_stat_activity AS a ON a.pid = l.pid
+          WHERE c.relname = 'backup_history' AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid()
+          ORDER BY a.xact_start LIMIT 1",
+    );
+    WRITER.read(&[], |rows| rows.first().map_or(Ok(None), |row| row.get(1)))
 }
 
 /// The statement that appends an event, and has it carried by the row that it tells of where that is still the version at hand.

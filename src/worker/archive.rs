@@ -4,7 +4,7 @@ use super::pace::Rereading;
 use super::process;
 use super::restraint::Restraint;
 use crate::access::{Waiting, choose_source};
-use crate::catalog;
+use crate::catalog::{self, ledger};
 use crate::error::{Error, Result};
 use crate::inspection::{Decided, Inspection, Looked, Precedent, Succession};
 use crate::server::Server;
@@ -151,7 +151,7 @@ impl ArchiveDuty {
                 && let Err(error) = in_transaction(|| inspection.record_backup(name, read))
             {
                 // Its turn comes again in the next tick, as long as it has no row.
-                failed.put_off(error)?;
+                failed.put_off(of_whom(error)?)?;
                 continue;
             }
             if write(|| inspection.store_text(name, read.as_ref()))?.is_none() {
@@ -336,6 +336,16 @@ impl Failures {
     /// The tick's own outcome.
     fn outcome(&mut self, progress: Progress) -> Result<Progress> {
         self.first.take().map_or(Ok(progress), Err)
+    }
+}
+
+/// The error, with the process that is in the way where a row was locked.
+fn of_whom(error: Error) -> Result<Error> {
+    match error {
+        Error::LockNotAvailable(_) => Ok(Error::ChainIsHeld {
+            by: in_transaction(ledger::longest_writer)?,
+        }),
+        error => Ok(error),
     }
 }
 

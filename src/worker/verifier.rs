@@ -273,7 +273,7 @@ fn texts(inspection: &mut Inspection, all: bool) -> Result<()> {
         if let Some(read) = &read {
             match in_transaction(|| inspection.record_backup(&name, read)) {
                 // The caller's own transaction may be the one in the way. As long as the file has no row, the worker comes back to it.
-                Err(Error::ChainIsHeld { .. }) => continue,
+                Err(Error::ChainIsHeld { .. } | Error::LockNotAvailable(_)) => continue,
                 recorded => recorded?,
             }
         }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use tests::cluster::text_in;
-use tests::{Scene, Shutdown, worker};
+use tests::{Scene, worker};
 
 /// What a session does and leaves open.
 fn left_open(scene: &Scene, statements: &str) -> Result<(postgres::Client, String)> {
@@ -30,12 +30,41 @@ fn the_worker_goes_on(scene: &Scene) -> Result<()> {
 }
 
 #[test]
-fn a_transaction_left_open_after_recording_a_backup_holds_up_nothing_but_what_the_ledger_is_to_learn() -> Result<()> {
+fn a_transaction_left_open_after_recording_a_backup_holds_up_nobody() -> Result<()> {
     let scene = Scene::verified()?;
     let cluster = &scene.cluster;
-    let (mut session, pid) = left_open(&scene, "SELECT * FROM record_backup_start()")?;
-    the_worker_goes_on(&scene)?;
+    let (mut session, _) = left_open(&scene, "SELECT * FROM record_backup_start()")?;
+    let mut other = cluster.connect()?;
+    text_in(&mut other, "SET lock_timeout = '5s'; SET statement_timeout = '30s'")?;
+    text_in(&mut other, "SELECT * FROM record_backup_start()")?;
     cluster.base_backup(&cluster.place("second"))?;
+    cluster.archive_now()?;
+    cluster.wait_for(
+        "SELECT count(*) FROM backup_history WHERE backup_history_file IS NOT NULL",
+        "2",
+    )?;
+    the_worker_goes_on(&scene)?;
+    ensure!(
+        cluster
+            .text("SELECT coalesce(last_error, '') FROM v_worker_status")?
+            .is_empty(),
+        "the worker had to wait"
+    );
+    session.batch_execute("COMMIT")?;
+    ensure!(
+        cluster.text("SELECT status FROM verify_ledger()")? == "intact",
+        "the ledger"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_transaction_that_holds_the_row_that_the_worker_is_to_complete_is_named_and_the_rest_goes_on() -> Result<()> {
+    let scene = Scene::verified()?;
+    let cluster = &scene.cluster;
+    let id = cluster.text("SELECT backup_id FROM record_backup_start()")?;
+    cluster.base_backup(&cluster.place("second"))?;
+    let (mut session, pid) = left_open(&scene, &format!("SELECT * FROM record_backup_complete({id})"))?;
     cluster.archive_now()?;
     cluster.wait_for(
         &format!("SELECT last_error LIKE '%the transaction of process {pid} %' FROM v_worker_status"),
@@ -44,33 +73,33 @@ fn a_transaction_left_open_after_recording_a_backup_holds_up_nothing_but_what_th
     the_worker_goes_on(&scene)?;
     session.batch_execute("COMMIT")?;
     cluster.wait_for(
-        "SELECT count(*) FROM backup_history WHERE backup_history_file IS NOT NULL",
-        "2",
+        &format!("SELECT backup_history_file IS NOT NULL FROM backup_history WHERE id = {id}"),
+        "t",
     )?;
     cluster.wait_for("SELECT coalesce(last_error, '') FROM v_worker_status", "")
 }
 
 #[test]
-fn an_abandoned_backup_that_cannot_be_closed_yet_keeps_no_sample_back() -> Result<()> {
+fn a_transaction_that_has_written_to_the_ledger_cannot_be_prepared() -> Result<()> {
     let mut scene = Scene::stopped()?;
     scene.cluster.set("max_prepared_transactions", "2")?;
     scene.start()?;
     scene.wait_until_ready()?;
-    let cluster = &mut scene.cluster;
-    cluster.text("SELECT * FROM record_backup_start(label => 'abandoned')")?;
-    // A prepared transaction has no process.
+    let cluster = &scene.cluster;
     let mut session = cluster.connect()?;
-    session.batch_execute("BEGIN; SELECT * FROM record_backup_start(); PREPARE TRANSACTION 'left'")?;
-    cluster.restart(Shutdown::Fast)?;
-    cluster.wait_for(
-        "SELECT last_error LIKE '%a prepared transaction%' FROM v_worker_status",
-        "t",
+    session.batch_execute("BEGIN; SELECT * FROM record_backup_start(); SELECT count(*) FROM recovery_windows")?;
+    let refused = tests::cluster::refusal_in(&mut session, "PREPARE TRANSACTION 'left'")?;
+    ensure!(
+        refused.code().code() == "0A000" && refused.hint().is_some(),
+        "{refused}"
+    );
+    session.batch_execute("ROLLBACK")?;
+    cluster.text("SELECT * FROM record_backup_start()")?;
+    // Reading prevents nothing.
+    session.batch_execute(
+        "BEGIN; SELECT count(*) FROM verify_ledger(); PREPARE TRANSACTION 'read'; COMMIT PREPARED 'read'",
     )?;
-    the_worker_goes_on(&scene)?;
-    scene.cluster.text("COMMIT PREPARED 'left'")?;
-    scene
-        .cluster
-        .wait_for("SELECT status FROM backup_history WHERE label = 'abandoned'", "failed")
+    the_worker_goes_on(&scene)
 }
 
 #[test]
