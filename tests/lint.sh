@@ -14,14 +14,14 @@ grep -qx "pgrx = \"=$PGRX_VERSION\"" Cargo.toml || { say "Cargo.toml and pgrx-co
 
 say "texts cross into SQL by the types of src/catalog only"
 # pgrx's String and &str are UTF-8 whatever the database's encoding is; so are its messages, unless src/error.rs makes them.
-raw=$(perl -0777 -ne '
+raw=$(find src -name '*.rs' -print0 | xargs -0 perl -0777 -ne '
     while (/#\[pg_extern.*?\n(?:pub )?(?:unsafe )?fn \w+.*?\n?\}?[^{;]*?\{/gs) {
         my $signature = $&;
         $signature =~ s/#\[pg_extern\(sql = ".*?"\)\]//s;
         print "$ARGV: $1\n" while $signature =~ /(\b\w+\b[^\n]*(?:\bString\b|&str\b|&\x27\w+ str\b|\bCString\b|&CStr\b|\bJsonB?\b)[^\n]*)/g;
     }
     print "$ARGV: $&\n" while /\bname!\([^)]*(?:\bString\b|&str\b|\bJsonB?\b)[^)]*\)/g;
-' $(find src -name '*.rs'))
+')
 [ -z "$raw" ] || { say "in the signature of an SQL function only Text may stand for a text:"; printf '%s\n' "$raw" >&2; exit 1; }
 raw=$(grep -rnE '\b(DatumWithOid|JsonB)\b|\b(log|info|notice|warning|error|debug[1-5]|ereport|FATAL|PANIC)!\(|ErrorReport::new' src | grep -vE '^src/error\.rs:' || true)
 [ -z "$raw" ] || { say "arguments go through src/catalog/value.rs, messages through src/error.rs:"; printf '%s\n' "$raw" >&2; exit 1; }
