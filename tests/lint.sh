@@ -14,6 +14,7 @@ grep -qx "pgrx = \"=$PGRX_VERSION\"" Cargo.toml || { say "Cargo.toml and pgrx-co
 
 say "texts cross into SQL by the types of src/catalog only"
 # pgrx's String and &str are UTF-8 whatever the database's encoding is; so are its messages, unless src/error.rs makes them.
+# shellcheck disable=SC2016 # it is perl's
 raw=$(find src -name '*.rs' -print0 | xargs -0 perl -0777 -ne '
     while (/#\[pg_extern.*?\n(?:pub )?(?:unsafe )?fn \w+.*?\n?\}?[^{;]*?\{/gs) {
         my $signature = $&;
