@@ -178,26 +178,29 @@ impl ArchiveReader {
                 listing: None,
             });
         }
-        if self.store.is_none() {
-            self.store = Some(Store::open(&self.source, &self.server.format)?);
+        let (history, flush) = (self.history.clone(), self.server.flush);
+        let store = self.store()?;
+        if store.refresh(&history, flush)? {
+            self.version += 1;
         }
-        let mut listing = None;
-        if let Some(store) = &mut self.store {
-            if store.refresh(&self.history, self.server.flush)? {
-                self.version += 1;
-            }
-            listing = (known != self.version).then(|| store.listing().clone());
-        }
+        let news = self.store.as_ref().filter(|_| known != self.version);
         Ok(Reply::Refreshed {
             version: self.version,
-            listing,
+            listing: news.map(|store| store.listing().clone()),
         })
     }
 
-    fn look_up(&mut self, name: &str) -> Result<Held, String> {
-        let Some(store) = &mut self.store else {
-            return Ok(Held::Unlisted);
+    /// The archive, opened where this process has not asked it anything yet.
+    fn store(&mut self) -> Result<&mut Store, ReadError> {
+        let store = match self.store.take() {
+            Some(store) => store,
+            None => Store::open(&self.source, &self.server.format)?,
         };
+        Ok(self.store.insert(store))
+    }
+
+    fn look_up(&mut self, name: &str) -> Result<Held, String> {
+        let store = self.store().map_err(|error| error.to_string())?;
         match store.stat(name) {
             Ok(Some(file)) => Ok(Held::File(Mark::of(&file))),
             Ok(None) => Ok(Held::Absent),
@@ -226,12 +229,7 @@ impl ArchiveReader {
                 })
             }
             Place::Archive => {
-                if self.store.is_none() {
-                    self.store = Some(Store::open(&self.source, &self.server.format).map_err(|e| e.to_string())?);
-                }
-                let Some(store) = &mut self.store else {
-                    return Err(format!("{} is no place on disk", self.source));
-                };
+                let store = self.store().map_err(|error| error.to_string())?;
                 match store.read(name) {
                     Ok((content, file)) => Ok(Opening::File(Opened {
                         content: Box::new(content),
