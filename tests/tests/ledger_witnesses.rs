@@ -79,11 +79,16 @@ fn a_ledger_that_is_made_anew_is_not_held_against_the_old_ones_wal() -> Result<(
     let cluster = cluster()?;
     cluster.base_backup(&cluster.place("base"))?;
     cluster.text("SELECT record_backup_complete(backup_id, 1000) FROM record_backup_start('logical')")?;
+    // The worker writes the head into WAL in its next tick.
+    cluster.wait_for(SHOWN, &cluster.text(HEAD)?)?;
+    worker::ticks(&cluster, 1)?;
     verified(&cluster)?;
     cluster.wait_for("SELECT count(*) > 0 FROM ledger_witnesses", "t")?;
     cluster.text("DROP EXTENSION pg_backstop")?;
     cluster.text("CREATE EXTENSION pg_backstop")?;
     cluster.text("SELECT record_backup_complete(backup_id, 2000) FROM record_backup_start('logical')")?;
+    cluster.wait_for(SHOWN, &cluster.text(HEAD)?)?;
+    worker::ticks(&cluster, 1)?;
     verified(&cluster)?;
     cluster.wait_for("SELECT count(*) > 0 FROM ledger_witnesses", "t")?;
     cluster.text("SELECT count(*) FROM verify_wal_archive()")?;
