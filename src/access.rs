@@ -138,7 +138,8 @@ impl Access {
             timeline: server.timeline,
             flush: server.flush,
             history: history.clone(),
-            known: self.version,
+            // Another reader counts its listings anew.
+            known: if self.reader.is_some() { self.version } else { 0 },
         };
         let Reply::Refreshed { version, listing } = self.ask(&question)? else {
             return Err(Error::UnexpectedAnswer { what: "a listing" });
@@ -292,7 +293,10 @@ impl Access {
             Fetched::NotThere(sentence) => return Ok(Reply::NotThere(sentence)),
         };
         let path = fetched.path().as_os_str().as_bytes().to_vec();
-        self.ask(&question(Place::Fetched(path)))
+        match self.ask(&question(Place::Fetched(path)))? {
+            Reply::NotFetched(sentence) => Err(Error::Fetch(sentence)),
+            reply => Ok(reply),
+        }
     }
 
     fn ask(&mut self, question: &Question) -> Result<Reply> {
@@ -302,8 +306,10 @@ impl Access {
             None => {
                 let mut archive = ArchiveReader::new(&self.source, &self.server);
                 self.version = 0;
-                FunctionProcess::start(move |question, working: &mut dyn FnMut()| archive.answer(question, working))
-                    .map_err(|error| self.failed(&error))?
+                FunctionProcess::start(&self.source.to_string(), move |question, working: &mut dyn FnMut()| {
+                    archive.answer(question, working)
+                })
+                .map_err(|error| self.failed(&error))?
             }
         };
         match reader.ask(question, patience, &mut between) {
@@ -322,6 +328,9 @@ impl Access {
     }
 
     fn failed(&self, error: &ProgramError) -> Error {
+        if let ProgramError::OutOfMemory = error {
+            return Error::OutOfMemory { bytes: 0 };
+        }
         Error::Archive(error.about(&self.source.to_string()))
     }
 }

@@ -318,11 +318,11 @@ fn worker_fact() -> Result<WorkerFact> {
             Some(status.last_error.as_str().to_owned()).filter(|error| !error.is_empty()),
             status.why_not_started(),
         ),
-        None => (
-            catalog::worker::running()?.and_then(|running| running.last_tick_at),
-            None,
-            None,
-        ),
+        None => {
+            let running = catalog::worker::running()?;
+            let error = running.as_ref().and_then(|running| running.error.clone());
+            (running.and_then(|running| running.last_tick_at), error, None)
+        }
     };
     Ok(WorkerFact {
         last_tick_at: last_tick_at.and_then(facts::moment),

@@ -17,6 +17,7 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::catalog::sayable;
+use crate::memory;
 
 /// So many policies are named where one is not known.
 const NAMED: usize = 20;
@@ -190,19 +191,19 @@ pub enum Error {
     /// The worker does not wait for a transaction that may last.
     #[error(
         "nothing was written to the ledger, because {} has written to it and is still open",
-        by.map_or_else(|| "a prepared transaction".to_owned(), |pid| format!("the transaction of process {pid}"))
+        by.map_or_else(|| "another transaction".to_owned(), |pid| format!("the transaction of process {pid}"))
     )]
     ChainIsHeld {
-        /// The process that holds the chain; none of a prepared transaction.
+        /// The process that holds the chain; none where that is over by now.
         by: Option<i32>,
     },
     /// The worker does not wait for a transaction that may last.
     #[error(
         "nothing new is recorded of the archive, because {} has called acknowledge_wal_gap() and is still open",
-        by.map_or_else(|| "a prepared transaction".to_owned(), |pid| format!("the transaction of process {pid}"))
+        by.map_or_else(|| "another transaction".to_owned(), |pid| format!("the transaction of process {pid}"))
     )]
     FindingsAreHeld {
-        /// The process in the way; none of a prepared transaction.
+        /// The process in the way; none where that is over by now.
         by: Option<i32>,
     },
     /// The server's own files or settings are not as they should be.
@@ -408,6 +409,8 @@ pub fn tell(level: PgLogLevel, message: String, detail: Option<String>, hint: Op
 /// Runs what may raise an error of PostgreSQL's own, which then goes on, but in characters that can be said: pgrx takes the server's
 /// messages for UTF-8 and hands them on so, whatever the database's encoding is.
 pub fn sayably<R>(body: impl FnOnce() -> R) -> R {
+    // What an error takes must be there before one can be.
+    memory::begin_or_raise();
     PgTryBuilder::new(AssertUnwindSafe(body))
         .catch_others(|error| {
             let raised: &ErrorReportWithLevel = match &error {

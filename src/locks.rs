@@ -29,12 +29,12 @@ pub fn try_write_findings() -> bool {
     acquire(FINDINGS, false, true)
 }
 
-/// Lets this transaction write findings, once no other one does. Whoever also writes to the ledger has locked its chain before.
+/// Lets this transaction write findings, once no other one does. The ledger's chain comes after it.
 pub fn write_findings() {
     acquire(FINDINGS, false, false);
 }
 
-/// The process whose transaction writes findings; none where that is a prepared one, or over by now. Needs a transaction.
+/// The process whose transaction writes findings; none where that is over by now. Needs a transaction.
 pub fn findings_writer() -> Result<Option<i32>> {
     catalog::worker::holder_of_userlock(SPACE, FINDINGS)
 }

@@ -23,7 +23,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{ErrorReport, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
@@ -131,6 +131,18 @@ pub fn check() -> Result<()> {
         0 => Ok(()),
         bytes => Err(Error::OutOfMemory { bytes }),
     }
+}
+
+/// As [`begin`], but raises the error.
+pub fn begin_or_raise() {
+    raise(begin());
+}
+
+/// Whether a panic is the error that memory has run out.
+pub fn is_out_of_memory(panic: &(dyn std::any::Any + Send)) -> bool {
+    panic
+        .downcast_ref::<ErrorReportWithLevel>()
+        .is_some_and(|raised| raised.sql_error_code() == PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY)
 }
 
 /// Raises the error where what reads a stored file might not find the memory for it: most decoders have no way to say so.

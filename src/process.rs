@@ -67,13 +67,16 @@ pub enum ProgramError {
     /// The caller found a reason to end it.
     #[error("{0}")]
     Stopped(String),
-    /// Its keeper is gone, with it or without.
-    #[error("it was lost: somebody ended the process that watches over it")]
+    /// Its keeper is gone, with it or without; or a function ended without an answer.
+    #[error("it was lost: it, or the process that watches over it, was ended")]
     Lost,
+    /// A function found no memory.
+    #[error("out of memory")]
+    OutOfMemory,
     /// A function has not answered since then. It may still do so, as long as it is not dropped.
     #[error("there has been no answer")]
     NoAnswer(SystemTime),
-    /// A function that was to end then still waits for the system, which does not let it end.
+    /// A function that is at work on the same place was to end then; it still waits for the system, which does not let it end.
     #[error("there has been no answer to an earlier call")]
     StillWaits(SystemTime),
     /// A function panicked.
@@ -256,20 +259,35 @@ impl Said {
 struct Keeper {
     process: libc::pid_t,
     socket: UnixStream,
+    /// What the process that it keeps is at work on; empty for a program.
+    place: String,
 }
+
+/// A keeper whose process the kernel does not let end.
+struct Left {
+    process: libc::pid_t,
+    since: SystemTime,
+    place: String,
+}
+
+/// With so many of them nothing more is looked at: each is a process of the machine's.
+const MOST_LEFT: usize = 8;
 
 thread_local! {
     // PostgreSQL ends a process without unwinding it, so what is to be ended then must be found from outside.
     static RUNNING: RefCell<Vec<Keeper>> = const { RefCell::new(Vec::new()) };
-    /// Keepers that could not end their process in time, and since when; each ends when the kernel lets go.
-    static LEFT: RefCell<Vec<(libc::pid_t, SystemTime)>> = const { RefCell::new(Vec::new()) };
+    /// Those that could not end their process in time; each ends when the kernel lets go.
+    static LEFT: RefCell<Vec<Left>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Since when the oldest process is on its way to its end, where one has not ended at once.
-fn left_since() -> Option<SystemTime> {
+/// Since when a process at work on this place has been on its way to its end, if one is; or the oldest, where there are too many.
+fn left_since(place: &str) -> Option<SystemTime> {
     LEFT.with_borrow_mut(|left| {
-        left.retain(|(process, _)| !reaped(*process, libc::WNOHANG));
-        left.first().map(|(_, since)| *since)
+        left.retain(|left| !reaped(left.process, libc::WNOHANG));
+        let are_too_many = left.len() >= MOST_LEFT;
+        left.iter()
+            .find(|left| are_too_many || left.place == place)
+            .map(|left| left.since)
     })
 }
 
@@ -290,19 +308,20 @@ impl Running {
             .map(|argument| argument.as_ptr())
             .chain([std::ptr::null()])
             .collect();
-        let running = Self::start(Task::Program {
+        let task = Task::Program {
             arguments: &arguments,
             directory: &program.directory,
             input: null.as_raw_fd(),
             output: printed.as_raw_fd(),
-        })?;
+        };
+        let running = Self::start(task, "")?;
         Ok((running, output))
     }
 
-    fn start(task: Task<'_>) -> io::Result<Self> {
+    fn start(task: Task<'_>, place: &str) -> io::Result<Self> {
         end_with_this_process();
         // Takes those that have ended off the kernel's list.
-        left_since();
+        left_since(place);
         let (socket, end) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
         let mut keep = Keep {
@@ -330,7 +349,8 @@ impl Running {
             keeper: process,
             socket: socket.as_raw_fd(),
         };
-        RUNNING.with_borrow_mut(|all| all.push(Keeper { process, socket }));
+        let place = place.to_owned();
+        RUNNING.with_borrow_mut(|all| all.push(Keeper { process, socket, place }));
         Ok(running)
     }
 
@@ -387,7 +407,12 @@ fn stop(keeper: Keeper) {
         ended = matches!((&keeper.socket).read(&mut [0; 8]), Ok(0));
     }
     if !(ended && reaped(keeper.process, 0)) {
-        let _ = LEFT.try_with(|left| left.borrow_mut().push((keeper.process, SystemTime::now())));
+        let left = Left {
+            process: keeper.process,
+            since: SystemTime::now(),
+            place: keeper.place,
+        };
+        let _ = LEFT.try_with(|all| all.borrow_mut().push(left));
     }
 }
 

@@ -93,6 +93,8 @@ pub(super) enum Reply {
     Text(Box<TextFinding>),
     Commits(Option<Vec<Commit>>),
     NotThere(String),
+    /// What `restore_command` left is not to be read; of other files that says nothing.
+    NotFetched(String),
 }
 
 /// What came of opening a file.
@@ -100,6 +102,7 @@ enum Opening {
     File(Opened),
     NotThere(String),
     Unreadable(String),
+    NotFetched(String),
 }
 
 /// What it knows.
@@ -221,11 +224,9 @@ impl ArchiveReader {
                         path: format!("restore_command: {name}"),
                     }),
                     Ok(None) => Opening::NotThere(restore_command::left_nothing(name)),
-                    Err(what) => {
-                        return Err(format!(
-                            "restore_command cannot fetch {name}: what it left at %p {what}"
-                        ));
-                    }
+                    Err(what) => Opening::NotFetched(format!(
+                        "restore_command cannot fetch {name}: what it left at %p {what}"
+                    )),
                 })
             }
             Place::Archive => {
@@ -271,6 +272,7 @@ impl ArchiveReader {
             }
             Opening::Unreadable(sentence) => Reply::Segment(Box::new(subject.unreadable(&sentence))),
             Opening::NotThere(sentence) => Reply::NotThere(sentence),
+            Opening::NotFetched(sentence) => Reply::NotFetched(sentence),
         })
     }
 
@@ -286,6 +288,7 @@ impl ArchiveReader {
             Opening::File(opened) => Reply::Text(Box::new(text.look_at(opened))),
             Opening::Unreadable(sentence) => Reply::Text(Box::new(text.unreadable(&sentence))),
             Opening::NotThere(sentence) => Reply::NotThere(sentence),
+            Opening::NotFetched(sentence) => Reply::NotFetched(sentence),
         })
     }
 
@@ -299,7 +302,7 @@ impl ArchiveReader {
     ) -> Answer {
         let mut opened = match self.open(&name.to_string(), place)? {
             Opening::File(opened) => opened,
-            Opening::Unreadable(_) | Opening::NotThere(_) => return Ok(Reply::Commits(None)),
+            Opening::Unreadable(_) | Opening::NotThere(_) | Opening::NotFetched(_) => return Ok(Reply::Commits(None)),
         };
         let history = self.history.as_of(name.timeline);
         let verifier =

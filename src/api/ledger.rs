@@ -5,7 +5,7 @@ use pgrx::AnyElement;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::call;
+use super::{argument, call};
 use crate::catalog::ledger_check::{self, Fault, Kind};
 use crate::catalog::{Image, Scope, Text, ledger};
 use crate::error::{Error, Result, sayably};
@@ -113,6 +113,7 @@ fn acknowledge(key: Option<&Text>, reason: Option<&Text>) -> Result<String> {
         hint: SEE_FAULTS.to_owned(),
     })?;
     let key = key.to_utf8();
+    argument::no_longer_than(argument::LONGEST_REASON, "reason", reason)?;
     let reason = reason.ok_or_else(|| Error::NullArgument {
         argument: "reason",
         hint: "Say why the fault is accepted; the ledger keeps it.".to_owned(),

@@ -111,7 +111,8 @@ fn is_told_already(data: &pg_sys::TriggerData, row: &Row, told: i64) -> Result<b
     let table = table(data);
     match ledger::describes(told, &table, row.id, row.image())? {
         Some(describes) => Ok(describes),
-        None if ledger::is_restoring() => Ok(true),
+        // What is no id of an event is a mark, which is for this trigger to set.
+        None if told > 0 && ledger::is_restoring() => Ok(true),
         None => Err(Error::invalid(
             format!("last_event_id {told} of a new row of \"{table}\" is no event of the ledger"),
             "A row may come before its event only while a dump is restored, by pg_restore or by a script of pg_dump.",

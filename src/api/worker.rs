@@ -137,7 +137,7 @@ fn status_rows() -> Result<Vec<WorkerStatusRow>> {
                 None,
                 None,
                 None,
-                None,
+                running.error.map(Text::from),
                 None,
                 None,
                 None,

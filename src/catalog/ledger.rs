@@ -78,18 +78,18 @@ impl Mark {
 }
 
 /// Whether the row at hand may come out of a dump: every script that pg_dump makes, and every session of pg_restore, begins with
-/// these settings (`_doSetFixedOutputState()` in pg_backup_archiver.c), and no other session has a reason to have them both. To be
+/// these settings (`_doSetFixedOutputState()` in pg_backup_archiver.c). Anybody can set them, so a superuser's word is taken alone. To be
 /// asked outside of a [`Scope`], which has a search_path of its own.
 pub fn is_restoring() -> bool {
     // SAFETY: plain variables of this process; the path is NULL or a NUL-terminated string that guc.c owns, and is not kept.
     unsafe {
         let path = pg_sys::namespace_search_path;
-        !pg_sys::check_function_bodies && !path.is_null() && CStr::from_ptr(path).is_empty()
+        !pg_sys::check_function_bodies && !path.is_null() && CStr::from_ptr(path).is_empty() && pg_sys::superuser()
     }
 }
 
-/// Makes this process, a background worker, give up a transaction that cannot append to the chain at once: another one may hold it for
-/// as long as it is prepared, or was told to make its events early, and there is other work to do.
+/// Makes this process, a background worker, give up a transaction that cannot append to the chain at once: another one that was told
+/// to make its events early may hold it for long, and there is other work to do.
 pub fn never_wait_for_chain() {
     WAITS.set(false);
 }
@@ -172,7 +172,7 @@ unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _ar
     }
 }
 
-/// The process whose transaction holds the chain; none where that is a prepared one, or over by now.
+/// The process whose transaction holds the chain; none where that is over by now.
 fn chain_holder(extension: pg_sys::Oid) -> Result<Option<i32>> {
     static HOLDER: Statement = Statement::new(
         "SELECT pid FROM pg_locks
@@ -185,8 +185,12 @@ fn chain_holder(extension: pg_sys::Oid) -> Result<Option<i32>> {
     })
 }
 
-/// The process whose transaction has been at work on backups for the longest time; none where that is a prepared one, or over.
-pub fn longest_writer() -> Result<Option<i32>> {
+/// The process that is in the way of a change of backups: it holds the chain or, failing that, its transaction has been at work on
+/// backups for the longest time. None where that is over by now.
+pub fn writer_in_the_way() -> Result<Option<i32>> {
+    if let Some(holder) = chain_holder(Scope::enter()?.extension().oid)? {
+        return Ok(Some(holder));
+    }
     static WRITER: Statement = Statement::new(
         "SELECT l.pid FROM pg_locks AS l
            JOIN pg_class AS c ON c.oid = l.relation

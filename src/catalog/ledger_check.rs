@@ -99,7 +99,8 @@ macro_rules! faults {
                       WHERE event.operation = 'ACKNOWLEDGE' AND event.table_name = 'ledger_events' AND event.via = 'function'
                         AND event.image ->> 'fault' = fault.key LIMIT 1)
              FROM (SELECT found.*, encode(sha256(convert_to(jsonb_build_array(kind, event, table_name, row_id, evidence)::text,
-                                                            'UTF8')), 'hex') AS key
+                        CASE WHEN getdatabaseencoding() IN ('SQL_ASCII', 'MULE_INTERNAL') THEN 'SQL_ASCII'::name ELSE 'UTF8'::name END)),
+                        'hex') AS key
                    FROM (", $($found),+, ") AS found) AS fault"
         ))
     };

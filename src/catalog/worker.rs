@@ -26,6 +26,9 @@ pub fn find_fitting_extension() -> Result<Option<Extension>> {
     Ok(Some(extension))
 }
 
+/// How the text in pg_stat_activity begins while the worker's last tick has failed.
+pub const FAILING: &str = "pg_backstop: failing: ";
+
 /// The worker's process.
 pub struct Running {
     /// Its process id.
@@ -34,12 +37,14 @@ pub struct Running {
     pub database: String,
     /// When it last went from work to waiting.
     pub last_tick_at: Option<TimestampWithTimeZone>,
+    /// Why its last tick failed, if it did; cut at track_activity_query_size.
+    pub error: Option<String>,
 }
 
 /// The worker of the current database, if one runs.
 pub fn running() -> Result<Option<Running>> {
     static RUNNING: Statement = Statement::new(
-        "SELECT pid, datname::text, state_change FROM pg_stat_activity
+        "SELECT pid, datname::text, state_change, query FROM pg_stat_activity
           WHERE backend_type = 'pg_backstop worker' AND datname = current_database() LIMIT 1",
     );
     RUNNING.read(&[], |rows| {
@@ -49,6 +54,9 @@ pub fn running() -> Result<Option<Running>> {
                     pid: row.need(1, "a pid")?,
                     database: row.need(2, "a name")?,
                     last_tick_at: row.get(3)?,
+                    error: row
+                        .get::<String>(4)?
+                        .and_then(|said| said.strip_prefix(FAILING).map(str::to_owned)),
                 })
             })
             .transpose()
@@ -63,8 +71,8 @@ pub fn terminate() -> Result<bool> {
     TERMINATE.write(&[], |rows| Ok(rows.processed() > 0))
 }
 
-/// The process that holds a lock of module `locks` in the current database; none where that is a prepared transaction, or
-/// nobody any more.
+/// The process that holds a lock of module `locks` in the current database; none where that is
+/// over by now.
 pub fn holder_of_userlock(space: u32, lock: u32) -> Result<Option<i32>> {
     static HOLDER: Statement = Statement::new(
         "SELECT pid FROM pg_locks

@@ -213,7 +213,8 @@ impl Inspection {
         })
     }
 
-    /// Makes the ledger know of the backup that a file tells of. Needs a transaction; call it before findings are written.
+    /// Makes the ledger know of the backup that a file tells of. Needs a transaction; to be called before the file has a
+    /// row, without which its turn comes again.
     pub fn record_backup(&self, name: &str, read: &TextFinding) -> Result<()> {
         match &read.backup {
             Some(backup) => detection::record(&self.server, &self.history, name, backup),

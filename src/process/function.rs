@@ -22,6 +22,8 @@ use super::{ProgramError, Running, left_since, wait_for};
 const BETWEEN_SIGNS: Duration = Duration::from_millis(50);
 /// Between two looks for interrupts of the process that asks.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// Between two attempts to write what the socket had no room for.
+const BETWEEN_WRITES: Duration = Duration::from_millis(1);
 /// What is read at once, bytes.
 const PIECE: usize = 64 << 10;
 /// No answer is larger, bytes: that of an archive of a million segments is a tenth of it.
@@ -36,6 +38,8 @@ enum Message<A> {
     Answer(A),
     /// It panicked, and ends.
     Panicked(String),
+    /// It found no memory, and ends.
+    OutOfMemory,
 }
 
 /// A function that runs, with questions of type `Q` and answers of type `A`. Ends when dropped.
@@ -49,23 +53,24 @@ pub struct FunctionProcess<Q, A> {
 }
 
 impl<Q: Serialize + DeserializeOwned, A: Serialize + DeserializeOwned> FunctionProcess<Q, A> {
-    /// Starts it. `answer` is called in the new process with each question, and with what it calls now and then to say that it
+    /// Starts it, to work on what lies at `place`. `answer` is called in the new process with each question, and with what it calls now and then to say that it
     /// works.
     ///
     /// # Errors
     /// Where the system starts none, or where one that was started before still waits for the system.
-    pub fn start(mut answer: impl FnMut(Q, &mut dyn FnMut()) -> A) -> Result<Self, ProgramError> {
-        if let Some(since) = left_since() {
+    pub fn start(place: &str, mut answer: impl FnMut(Q, &mut dyn FnMut()) -> A) -> Result<Self, ProgramError> {
+        if let Some(since) = left_since(place) {
             return Err(ProgramError::StillWaits(since));
         }
         let null = File::open("/dev/null")?;
         let (stream, channel) = UnixStream::pair()?;
         stream.set_nonblocking(true)?;
-        let running = Running::start(Task::Function {
+        let task = Task::Function {
             run: &mut || serve(&mut answer),
             channel: channel.as_raw_fd(),
             null: null.as_raw_fd(),
-        })?;
+        };
+        let running = Running::start(task, place)?;
         Ok(Self {
             stream,
             received: Vec::new(),
@@ -104,18 +109,21 @@ impl<Q: Serialize + DeserializeOwned, A: Serialize + DeserializeOwned> FunctionP
         between: &mut dyn FnMut(Duration),
     ) -> Result<(), ProgramError> {
         let bytes = frame(question).map_err(|error| ProgramError::Garbled(error.to_string()))?;
-        let mut left = bytes.as_slice();
+        let (mut left, mut moved) = (bytes.as_slice(), since);
         while !left.is_empty() {
             match self.stream.write(left) {
-                Ok(written) => left = left.get(written..).unwrap_or_default(),
+                Ok(written) => {
+                    left = left.get(written..).unwrap_or_default();
+                    moved = Instant::now();
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    between(since.elapsed());
-                    if since.elapsed() >= patience {
+                    between(moved.elapsed());
+                    if moved.elapsed() >= patience {
                         // Half a question can be neither finished nor taken back.
                         return Err(ProgramError::Lost);
                     }
-                    wait_for(None, LONGEST_WAIT);
+                    wait_for(None, BETWEEN_WRITES);
                 }
                 Err(_) => return Err(ProgramError::Lost),
             }
@@ -142,6 +150,7 @@ impl<Q: Serialize + DeserializeOwned, A: Serialize + DeserializeOwned> FunctionP
                         return Ok(answer);
                     }
                     Message::Panicked(message) => return Err(ProgramError::Panicked(message)),
+                    Message::OutOfMemory => return Err(ProgramError::OutOfMemory),
                 }
             }
             between(heard.elapsed());
@@ -184,14 +193,15 @@ impl<Q: Serialize + DeserializeOwned, A: Serialize + DeserializeOwned> FunctionP
 ///
 /// # Errors
 /// As [`FunctionProcess::start`] and [`FunctionProcess::ask`]; the function is ended in any case.
-pub fn call<R: Serialize + DeserializeOwned>(
+fn call<R: Serialize + DeserializeOwned>(
+    place: &str,
     work: impl FnOnce(&mut dyn FnMut()) -> R,
     patience: Duration,
     between: &mut dyn FnMut(Duration),
 ) -> Result<R, ProgramError> {
     let mut work = Some(work);
     let mut function: FunctionProcess<(), Option<R>> =
-        FunctionProcess::start(|(), working| work.take().map(|work| work(working)))?;
+        FunctionProcess::start(place, |(), working| work.take().map(|work| work(working)))?;
     function.ask(&(), patience, between)?.ok_or(ProgramError::Lost)
 }
 
@@ -209,7 +219,7 @@ pub fn look_at<R: Serialize + DeserializeOwned>(
     let between = &mut |_| {
         crate::memory::check_for_interrupts();
     };
-    call(work, PATIENCE, between).map_err(|error| error.about(place))
+    call(place, work, PATIENCE, between).map_err(|error| error.about(place))
 }
 
 impl ProgramError {
@@ -242,10 +252,11 @@ fn serve<Q: DeserializeOwned, A: Serialize>(answer: &mut dyn FnMut(Q, &mut dyn F
             };
             let message = match catch_unwind(AssertUnwindSafe(|| answer(question, &mut working))) {
                 Ok(answer) => Message::Answer(answer),
+                Err(panic) if crate::memory::is_out_of_memory(&*panic) => Message::OutOfMemory,
                 Err(panic) => Message::Panicked(archive::panic_message(&*panic)),
             };
             stream.write_all(&frame(&message)?)?;
-            if matches!(message, Message::Panicked(_)) {
+            if !matches!(message, Message::Answer(_)) {
                 return Ok(());
             }
         }

@@ -191,7 +191,8 @@ impl Keep<'_> {
                 Task::Function { run, .. } => {
                     // What ps and top show of it besides the title of the process that it is a copy of.
                     libc::prctl(libc::PR_SET_NAME, c"backstop_reader".as_ptr());
-                    run();
+                    // Nothing of the server's process that this one is a copy of must be unwound.
+                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
                     libc::_exit(0);
                 }
             }

@@ -343,7 +343,7 @@ impl Failures {
 fn of_whom(error: Error) -> Result<Error> {
     match error {
         Error::LockNotAvailable(_) => Ok(Error::ChainIsHeld {
-            by: in_transaction(ledger::longest_writer)?,
+            by: in_transaction(ledger::writer_in_the_way)?,
         }),
         error => Ok(error),
     }

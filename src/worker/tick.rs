@@ -13,7 +13,7 @@ use crate::transaction::{caught, in_transaction};
 use crate::{catalog, locks, settings};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 #[pg_guard]
 #[unsafe(no_mangle)]
@@ -111,7 +111,7 @@ impl Worker {
             status.last_tick_at = now();
             status.last_error = shmem::cut(&error);
         });
-        report_idle();
+        report_idle(&error);
     }
 
     fn tick(&mut self) -> Result<WorkerState> {
@@ -156,10 +156,16 @@ fn report_activity(what: &CStr) {
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, what.as_ptr()) };
 }
 
-fn report_idle() {
-    // SAFETY: as above; null means no text.
+/// Without the shared memory that sessions else look into, pg_stat_activity is where they find what went wrong.
+fn report_idle(error: &str) {
+    let text = match error {
+        "" => "pg_backstop: waiting for the next look".to_owned(),
+        error => format!("{}{}", catalog::worker::FAILING, catalog::sayable(error.to_owned())),
+    };
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: a zero-terminated string, copied into this process's entry.
     unsafe {
-        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, text.as_ptr());
         pg_sys::pgstat_report_stat(true);
     }
 }

@@ -46,8 +46,7 @@ struct Job {
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Bound {
-    is_given: u32,
-    timeline: u32,
+    is_given: u64,
     number: u64,
 }
 
@@ -61,14 +60,15 @@ enum Failure {
     Archive = 1,
     Fetch = 2,
     Server = 3,
-    Other = 4,
+    Lock = 4,
+    Memory = 5,
+    Other = 6,
 }
 
 impl Bound {
     fn of(segment: Option<SegmentName>) -> Self {
         segment.map_or(Self::default(), |segment| Self {
             is_given: 1,
-            timeline: segment.timeline.0,
             number: segment.number,
         })
     }
@@ -120,6 +120,8 @@ impl Job {
                     failure if failure == Failure::Archive as u32 => Error::Archive(message),
                     failure if failure == Failure::Fetch as u32 => Error::Fetch(message),
                     failure if failure == Failure::Server as u32 => Error::Server(message),
+                    failure if failure == Failure::Lock as u32 => Error::LockNotAvailable(message),
+                    failure if failure == Failure::Memory as u32 => Error::OutOfMemory { bytes: 0 },
                     _ => Error::Raised(message),
                 })
             }
@@ -136,6 +138,8 @@ impl Job {
             Error::Archive(_) => Failure::Archive,
             Error::Fetch(_) => Failure::Fetch,
             Error::Server(_) => Failure::Server,
+            Error::LockNotAvailable(_) | Error::ChainIsHeld { .. } | Error::FindingsAreHeld { .. } => Failure::Lock,
+            Error::OutOfMemory { .. } => Failure::Memory,
             _ => Failure::Other,
         };
         let mut length = text.len().min(self.message.len());
@@ -296,10 +300,10 @@ fn write<R>(mut body: impl FnMut() -> Result<R>) -> Result<R> {
         if let Some(written) = written {
             return Ok(written);
         }
-        if since.elapsed() >= LOCKED_OUT_AT_MOST {
-            return Err(Error::FindingsAreHeld {
-                by: in_transaction(locks::findings_writer)?,
-            });
+        let by = in_transaction(locks::findings_writer)?;
+        // Its caller would wait for itself.
+        if since.elapsed() >= LOCKED_OUT_AT_MOST || by == Some(CALLER.get()) {
+            return Err(Error::FindingsAreHeld { by });
         }
         go_on(Duration::ZERO);
         process::wait(PAUSE);

@@ -51,6 +51,8 @@ fn an_outage_of_the_archive_counts_as_outside_from_the_second_the_objective_is_m
     cluster.wait_for("SELECT rpo_seconds = 0 FROM recovery_readiness", "t")?;
     grown(cluster, "observed_seconds", 1.0)?;
     let before = seconds(cluster, "rpo_outside_seconds")?;
+    // The worker's first looks may have come before all was verified.
+    let worst_before = seconds(cluster, "worst_rpo_seconds")?;
     cluster.set("archive_command", "false")?;
     cluster.reload()?;
     cluster.text("CREATE TABLE unprotected AS SELECT 1 AS one")?;
@@ -65,7 +67,7 @@ fn an_outage_of_the_archive_counts_as_outside_from_the_second_the_objective_is_m
     );
     let worst = seconds(cluster, "worst_rpo_seconds")?;
     assert!(
-        worst >= outside && worst <= lasted + 1.5,
+        worst >= outside && worst <= worst_before.max(lasted + 1.5),
         "{worst} s at worst, {outside} s outside, {lasted} s in all"
     );
     let share = seconds(cluster, "rpo_share")?;

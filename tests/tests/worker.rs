@@ -195,6 +195,14 @@ fn without_preloading_everything_but_shared_memory_works_and_a_worker_can_be_sta
     assert_eq!(cluster.text("SELECT start_worker()")?, "t");
     scene.wait_until_ready()?;
     assert_eq!(cluster.text("SELECT start_worker()")?, "f", "one is enough");
+    // What it cannot read, sessions learn from pg_stat_activity.
+    let archive = cluster.archive().path().to_owned();
+    let away = archive.with_extension("away");
+    std::fs::rename(&archive, &away)?;
+    cluster.wait_for("SELECT last_error LIKE '%does not exist%' FROM v_worker_status", "t")?;
+    assert_ne!(cluster.text("SELECT status FROM recovery_readiness")?, "ready");
+    std::fs::rename(&away, &archive)?;
+    scene.wait_until_ready()?;
     assert_eq!(cluster.text("SELECT stop_worker()")?, "t");
     let workers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_backstop worker'";
     cluster.wait_for(workers, "0")?;

@@ -13,7 +13,7 @@ use crate::timelines::Timelines;
 use crate::timestamp::PgTimestamp;
 
 /// DoNotReplicateId (origin.h): the origin under which nobody's data changes.
-const DO_NOT_REPLICATE: u16 = 0xFFFF;
+pub(crate) const DO_NOT_REPLICATE: u16 = 0xFFFF;
 
 /// A commit found in WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -1,6 +1,7 @@
 //! Records (XLogRecord, xlogrecord.h), and what the few kinds that matter here say (xact.h, pg_control.h, xlog_internal.h).
 
 use crate::bytes::{i64_at, u16_at, u32_at, u64_at};
+use crate::commits::DO_NOT_REPLICATE;
 use crate::ledger_head::LedgerHead;
 use crate::lsn::Lsn;
 use crate::timestamp::PgTimestamp;
@@ -161,7 +162,12 @@ impl Record<'_> {
                 })
             }
             RM_XLOG => self.meaning_of_xlog(),
-            RM_LOGICALMSG => LedgerHead::of_record(self.main_data().1).map(Meaning::LedgerHead),
+            RM_LOGICALMSG => {
+                // Anybody may write such a message; the origin is a superuser's to set, and the worker's sets it.
+                let (origin, data) = self.main_data();
+                let head = LedgerHead::of_record(data).filter(|_| origin == Some(DO_NOT_REPLICATE));
+                head.map(Meaning::LedgerHead)
+            }
             _ => None,
         }
     }
