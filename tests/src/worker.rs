@@ -1,6 +1,6 @@
 //! The extension's background worker, as a test sees it.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::wait::SOON;
 use crate::{Cluster, Look, wait_until};
@@ -53,4 +53,24 @@ pub fn ticks(cluster: &Cluster, count: usize) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// The process that reads the archive for the worker: the child of its keeper, which is the worker's.
+///
+/// # Errors
+/// When there is none.
+pub fn reader(cluster: &Cluster) -> Result<u32> {
+    let worker = pid(cluster)?;
+    let child = |parent: u32| {
+        let processes = std::fs::read_dir("/proc").ok()?;
+        let mut numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        numbers.find(|process| {
+            let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+            // The name in brackets may hold spaces; the state and the parent follow it.
+            let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+            after.split(' ').nth(1) == Some(parent.to_string().as_str())
+        })
+    };
+    let keeper = child(worker).context("the worker has no child")?;
+    child(keeper).context("the keeper has no child")
 }

@@ -304,6 +304,20 @@ fn an_event_that_a_row_is_said_to_have_must_be_there() -> Result<()> {
         is_sound(&cluster, ledger)?;
         cluster.text("SELECT record_backup_start()")?;
     }
+    // Anybody can make a session look like one that restores a dump, and write the mark of a function.
+    cluster.text("CREATE ROLE clerk LOGIN; GRANT INSERT ON backup_history TO clerk")?;
+    let mut clerk = cluster.connect_as("clerk", "postgres")?;
+    text_in(
+        &mut clerk,
+        "SET check_function_bodies = off; SELECT set_config('search_path', '', false)",
+    )?;
+    for told in [4711, 0, -1] {
+        let insert = format!(
+            "INSERT INTO public.backup_history (id, backup_type, status, last_event_id) VALUES (77, 'full', 'completed', {told})"
+        );
+        assert_eq!(refusal_in(&mut clerk, &insert)?.code().code(), "22023", "{told}");
+    }
+    is_sound(&cluster, "a clerk's")?;
     // What was removed past the ledger may be put back as it was.
     cluster.text("CREATE TABLE kept AS TABLE backup_history")?;
     cluster.text("SET session_replication_role = replica; DELETE FROM backup_history WHERE id = 1")?;

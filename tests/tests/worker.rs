@@ -224,3 +224,25 @@ fn an_idle_cluster_stays_idle() -> Result<()> {
     assert!(written.parse::<u64>()? < 200, "{written} bytes");
     Ok(())
 }
+
+#[test]
+fn a_reader_of_the_archive_that_is_killed_leaves_no_false_verdict() -> Result<()> {
+    let mut scene = Scene::verified()?;
+    scene.cluster.restart(Shutdown::Fast)?;
+    let cluster = &scene.cluster;
+    worker::ticks(cluster, 2)?;
+    for _ in 0..2 {
+        signal_process(worker::reader(cluster)?, Signal::KILL)?;
+        cluster.text("CREATE TABLE IF NOT EXISTS noise AS SELECT 1 AS n; INSERT INTO noise VALUES (2)")?;
+        let newest = cluster.archive_now()?;
+        cluster.wait_for(
+            &format!("SELECT status FROM wal_archive WHERE segment_name = '{newest}'"),
+            "verified",
+        )?;
+    }
+    assert_eq!(
+        cluster.text("SELECT count(*) FROM wal_archive WHERE problem IS NOT NULL")?,
+        "0"
+    );
+    scene.wait_until_ready()
+}
