@@ -43,5 +43,8 @@ pub fn record(server: &Server, history: &TimelineHistory, file: &str, backup: &B
 fn moment(text: &str) -> Option<String> {
     let text = text.get(..19)?;
     let moment = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S").ok()?;
-    (moment.year() > 0).then(|| text.to_owned())
+    // As PostgreSQL writes it: chrono also reads what PostgreSQL does not.
+    (1..10_000)
+        .contains(&moment.year())
+        .then(|| moment.format("%Y-%m-%d %H:%M:%S").to_string())
 }

@@ -199,7 +199,7 @@ pub enum Error {
     },
     /// The worker does not wait for a transaction that may last.
     #[error(
-        "nothing new is recorded of the archive, because {} has called acknowledge_wal_gap() and is still open",
+        "nothing new is recorded of the archive, because {}, such as one that has called acknowledge_wal_gap(), is still open",
         by.map_or_else(|| "another transaction".to_owned(), |pid| format!("the transaction of process {pid}"))
     )]
     FindingsAreHeld {

@@ -14,6 +14,8 @@ const OWNERSHIP: u32 = 1;
 const FINDINGS: u32 = 2;
 // Held until the end of a transaction that records a recovery: shared by calls, by the worker alone.
 const RECOVERIES: u32 = 3;
+// Held by a session that has the archive verified, for as long as that takes: each takes a background worker of the server's.
+const VERIFICATION: u32 = 4;
 
 // Sets these locks apart from another extension's that has the same idea.
 const SPACE: u32 = u32::from_be_bytes(*b"bkst");
@@ -21,6 +23,24 @@ const SPACE: u32 = u32::from_be_bytes(*b"bkst");
 /// Makes this session the worker of its database; `false` where another one is it. Needs a transaction.
 pub fn try_own_database() -> bool {
     acquire(OWNERSHIP, true, true)
+}
+
+/// The right to have the archive verified; given back when dropped.
+pub struct Verification(());
+
+impl Verification {
+    /// Waits until no other session of this database has it.
+    pub fn begin() -> Self {
+        acquire(VERIFICATION, true, false);
+        Self(())
+    }
+}
+
+impl Drop for Verification {
+    fn drop(&mut self) {
+        // SAFETY: a lock that this session holds; where the session ends without unwinding, it goes with it.
+        unsafe { pg_sys::LockRelease(&tag(VERIFICATION), pg_sys::ExclusiveLock as pg_sys::LOCKMODE, true) };
+    }
 }
 
 /// Lets this transaction write findings, if no other one does. A worker does not wait for `acknowledge_wal_gap()`, whose
@@ -55,9 +75,16 @@ fn acquire(lock: u32, session: bool, at_once: bool) -> bool {
 }
 
 fn acquire_in(lock: u32, mode: u32, session: bool, at_once: bool) -> bool {
+    let tag = tag(lock);
+    // SAFETY: an ordinary heavyweight lock, seen by the deadlock detector; waiting for it answers interrupts.
+    let result = sayably(|| unsafe { pg_sys::LockAcquire(&tag, mode as pg_sys::LOCKMODE, session, at_once) });
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+fn tag(lock: u32) -> pg_sys::LOCKTAG {
     // SAFETY: a plain variable of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
-    let tag = pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
         locktag_field1: database.to_u32(),
         locktag_field2: SPACE,
         locktag_field3: lock,
@@ -65,8 +92,5 @@ fn acquire_in(lock: u32, mode: u32, session: bool, at_once: bool) -> bool {
         locktag_type: pg_sys::LockTagType::LOCKTAG_USERLOCK as u8,
         // As for advisory locks: the other method's session locks end with the first transaction that aborts.
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-    };
-    // SAFETY: an ordinary heavyweight lock, seen by the deadlock detector; waiting for it answers interrupts.
-    let result = sayably(|| unsafe { pg_sys::LockAcquire(&tag, mode as pg_sys::LOCKMODE, session, at_once) });
-    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
 }

@@ -19,6 +19,12 @@ pub use local_copy::LocalCopy;
 
 // So many segments' worth of what is behind a segment's end is decompressed to see how it ends.
 const LONGEST_EXCESS: u64 = 4;
+// A segment takes no more room than so many, however badly it is compressed. What is larger can take hours to decompress to nothing.
+const MOST_SEGMENTS_STORED: u64 = 4;
+// Nor does a history file take more, bytes.
+const LONGEST_TEXT_STORED: u64 = 1 << 20;
+// The server allows no longer label of a base backup, bytes (MAXPGPATH).
+const LONGEST_LABEL: usize = 1024;
 // History and backup history files are a few lines of text. What is larger is none.
 const LONGEST_TEXT: u64 = 64 * 1024;
 
@@ -74,6 +80,15 @@ impl Subject<'_> {
         finding.path.clone_from(&opened.path);
         finding.bytes = i64::try_from(opened.bytes).unwrap_or(i64::MAX);
         finding.changed_at = opened.changed_at.map(|at| at.0);
+        let most = self.name.size.bytes().saturating_mul(MOST_SEGMENTS_STORED);
+        if opened.bytes > most {
+            let sentence = format!(
+                "it has {} bytes, where at most {most} were expected; it was not read.",
+                opened.bytes
+            );
+            reject(&mut finding, Problem::Oversized, &sentence);
+            return finding;
+        }
         let local = LocalCopy::open(self.server, &finding.name);
         let before = self.before.clone();
         let read = contained(|callback| {
@@ -293,6 +308,11 @@ impl Text<'_> {
             WalFileName::BackupHistory { .. } => {
                 let parsed =
                     BackupHistory::parse(&content).map_err(|error| (Problem::BadHistory, format!("{error}.")))?;
+                if parsed.label.len() > LONGEST_LABEL {
+                    let bytes = parsed.label.len();
+                    let sentence = format!("its label has {bytes} bytes, where at most {LONGEST_LABEL} were expected.");
+                    return Err((Problem::BadHistory, sentence));
+                }
                 backup = Some(parsed);
                 Ok(())
             }
@@ -350,6 +370,12 @@ fn lineage(history: &TimelineHistory) -> String {
 
 fn read_text(opened: Opened, finding: &mut Finding) -> Result<Vec<u8>, (Problem, String)> {
     memory::before_reading();
+    if opened.bytes > LONGEST_TEXT_STORED {
+        return Err((
+            Problem::Oversized,
+            format!("it has {} bytes, where a few hundred were expected.", opened.bytes),
+        ));
+    }
     let mut content = Vec::new();
     let read = contained(|_| {
         let mut watch = DecompressionWatch::new(opened.content);

@@ -123,7 +123,10 @@ pub fn extents() -> Result<Vec<Extent>> {
 pub fn receivers(counted: CountedReceivers) -> Result<Vec<Lsn>> {
     static RECEIVERS: Statement = Statement::new(
         "SELECT r.flush_lsn FROM pg_stat_replication r
-          WHERE r.flush_lsn IS NOT NULL AND r.state IN ('streaming', 'catchup') AND r.application_name <> 'pg_basebackup'
+          WHERE r.flush_lsn IS NOT NULL
+            -- Nobody has what has not been written yet, whatever they say.
+            AND (pg_is_in_recovery() OR r.flush_lsn <= pg_current_wal_flush_lsn())
+            AND r.state IN ('streaming', 'catchup') AND r.application_name <> 'pg_basebackup'
             AND ($1 OR r.sync_state IN ('sync', 'quorum'))
             AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')",
     );

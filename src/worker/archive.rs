@@ -49,6 +49,8 @@ enum Progress {
 const LOCKED_OUT_AT_MOST: Duration = Duration::from_secs(10);
 /// An archive that does not answer for so long is given up in this tick: samples are due.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// So long history and backup history files are read in a tick, at the least: they come before all else.
+const LEAST_BUDGET: Duration = Duration::from_secs(1);
 /// For so long it may just be slow.
 const SLOW: Duration = Duration::from_secs(3);
 /// A failed fetch that nobody has had a reason to repeat for so long says nothing any more.
@@ -138,7 +140,12 @@ impl ArchiveDuty {
         if texts.is_to_be_recorded() && write(|| inspection.record_texts(&texts))?.is_none() {
             return Ok(Progress::LockedOut);
         }
+        let started = Instant::now();
         for (kind, name) in &texts.to_read {
+            if started.elapsed() >= settings::check_interval().max(LEAST_BUDGET) {
+                self.has_backlog = true;
+                return Ok(Progress::OutOfTime);
+            }
             let read = match inspection.read_text(*kind, name) {
                 Ok(read) => read,
                 Err(error) => {
@@ -151,7 +158,7 @@ impl ArchiveDuty {
                 && let Err(error) = in_transaction(|| inspection.record_backup(name, read))
             {
                 // Its turn comes again in the next tick, as long as it has no row.
-                failed.put_off(of_whom(error)?)?;
+                failed.put_off(of_whom(error)?);
                 continue;
             }
             if write(|| inspection.store_text(name, read.as_ref()))?.is_none() {
@@ -321,16 +328,9 @@ impl Failures {
         self.has_fetched = true;
     }
 
-    /// Remembers that a transaction of somebody else is in the way of one file.
-    ///
-    /// # Errors
-    /// Any other error.
-    fn put_off(&mut self, error: Error) -> Result<()> {
-        if !matches!(error, Error::ChainIsHeld { .. }) {
-            return Err(error);
-        }
+    /// Remembers what is in the way of one file, such as somebody else's transaction.
+    fn put_off(&mut self, error: Error) {
         self.first.get_or_insert(error);
-        Ok(())
     }
 
     /// The tick's own outcome.

@@ -83,6 +83,7 @@ impl Bound {
 /// # Errors
 /// What the verifier could not do, or that no process could be started for it.
 pub fn verify(from: Option<SegmentName>, to: Option<SegmentName>) -> Result<()> {
+    let _one_at_a_time = locks::Verification::begin();
     // SAFETY: shared memory of this call's resource owner, large enough for a Job and aligned for any type; nobody else knows of
     // it yet.
     let (segment, job) = unsafe {

@@ -164,9 +164,8 @@ fn an_acknowledgement_whose_transaction_stays_open_does_not_pass_for_a_worker_wi
         "BEGIN; SELECT acknowledge_wal_gap('{victim}', '{victim}', 'a test')"
     ))?;
     gone.mend()?;
-    let said = format!(
-        "SELECT last_error LIKE '%the transaction of process {pid} has called%is still open%' FROM v_worker_status"
-    );
+    let said =
+        format!("SELECT last_error LIKE '%the transaction of process {pid}%is still open%' FROM v_worker_status");
     cluster.wait_for(&said, "t")?;
     assert_eq!(cluster.text("SELECT status FROM recovery_readiness")?, "at_risk");
     session.batch_execute("COMMIT")?;
