@@ -69,6 +69,16 @@ pub enum Error {
         /// The owner of that code.
         role: String,
     },
+    /// A trigger that might run what its maker, not the function's, wants.
+    #[error("trigger \"{trigger}\" of table \"{table}\" {why}")]
+    UnfitTrigger {
+        /// The trigger.
+        trigger: String,
+        /// A table of the extension.
+        table: String,
+        /// A clause.
+        why: &'static str,
+    },
     /// The catalogs never stood still for long enough.
     #[error("could not run a statement: the system catalogs change all the time")]
     Unsettled,
@@ -266,7 +276,8 @@ impl Error {
             Self::UnsafeSchema { .. }
             | Self::OwnerIsNoSuperuser { .. }
             | Self::ForeignObject { .. }
-            | Self::ForeignTrigger { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            | Self::ForeignTrigger { .. }
+            | Self::UnfitTrigger { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::NotInstalled | Self::UnknownPolicy { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             Self::InRecovery { .. } | Self::ReadOnlyTransaction { .. } => {
                 PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION
@@ -305,7 +316,9 @@ impl Error {
                 "A statement of the extension found it under the name of one of its own objects, and did not run."
                     .into(),
             ),
-            Self::ForeignTrigger { .. } => Some("It would run with the rights of the extension's owner.".into()),
+            Self::ForeignTrigger { .. } | Self::UnfitTrigger { .. } => {
+                Some("It would run with the rights of the extension's owner.".into())
+            }
             Self::InRecovery { .. } => {
                 Some("This server is a standby or is still recovering, so it cannot write its ledger.".into())
             }
@@ -340,7 +353,7 @@ impl Error {
                 Some("Make it one with ALTER ROLE … SUPERUSER, or give what it owns to one with REASSIGN OWNED.".into())
             }
             Self::ForeignObject { .. } => Some("Find out who changed the extension's schema, and drop what they made.".into()),
-            Self::ForeignTrigger { .. } => {
+            Self::ForeignTrigger { .. } | Self::UnfitTrigger { .. } => {
                 Some("Drop it, and revoke TRIGGER and REFERENCES on the table from all who are no superusers.".into())
             }
             Self::InRecovery { .. } => {

@@ -15,6 +15,7 @@ use pgrx::prelude::*;
 use super::image::Image;
 use super::ledger_check::Fault;
 use super::scope::FunctionWrites;
+use super::statement::Row;
 use super::value::Argument;
 use super::{Scope, Statement, Text};
 use crate::error::{Error, Result, sayably};
@@ -347,9 +348,34 @@ pub fn append_now() -> Result<bool> {
     if transaction == pg_sys::InvalidTransactionId || MARKED_IN.get() != transaction {
         return Ok(false);
     }
+    require_own_constraints()?;
     IMMEDIATE.write(&[], |_| Ok(()))?;
     DEFERRED.write(&[], |_| Ok(()))?;
     Ok(true)
+}
+
+/// Refuses where somebody gave a constraint trigger on another table of the schema the name of ours: it would be meant too.
+fn require_own_constraints() -> Result<()> {
+    static STRANGER: Statement = Statement::new(
+        "SELECT t.tgname::text, c.relname::text FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+           JOIN pg_extension AS e ON e.extnamespace = c.relnamespace AND e.extname = 'pg_backstop'
+          WHERE t.tgname IN ('ledger_append', 'ledger_append_insert')
+            AND NOT EXISTS (SELECT FROM pg_depend AS d
+                             WHERE d.classid = 'pg_proc'::regclass AND d.objid = t.tgfoid AND d.deptype = 'e' AND d.refobjid = e.oid)
+          LIMIT 1",
+    );
+    let stranger = STRANGER.read_latest(&[], |rows| {
+        let named = |row: Row| Ok((row.need::<String>(1, "a trigger")?, row.need::<String>(2, "a table")?));
+        rows.first().map(named).transpose()
+    })?;
+    match stranger {
+        None => Ok(()),
+        Some((trigger, table)) => Err(Error::UnfitTrigger {
+            trigger,
+            table,
+            why: "has the name of one of the ledger's",
+        }),
+    }
 }
 
 /// Who inserted a backup with SQL, and when, unless it is an import or was accepted. As long as nobody inserts by SQL, the index that

@@ -4,6 +4,7 @@
 //! So the question whether they still mean our own objects is asked each time: after the locks on all relations are taken, from
 //! when on nobody can exchange them, and before the statement is planned, which may already call functions in it.
 
+use std::cell::RefCell;
 use std::ffi::c_void;
 
 use pgrx::{pg_guard, pg_sys};
@@ -65,13 +66,16 @@ impl Names {
         check_members(extension, pg_sys::TypeRelationId, self.domains.iter().copied())
     }
 
-    /// Refuses to write to a table if that would run a function of somebody who is no superuser: a trigger's, with our rights.
-    /// Needs the locks: while they are held, no trigger is added.
+    /// Refuses to write to a table if that would run what somebody who is no superuser has attached to it, with our rights: a function
+    /// of theirs, or one of PostgreSQL's with a condition or arguments of theirs. Needs the locks: while they are held, no trigger is
+    /// added.
     ///
     /// # Errors
-    /// [`Error::ForeignTrigger`].
-    pub fn check_triggers(&self) -> Result<()> {
-        self.written.iter().try_for_each(|table| check_triggers_of(*table))
+    /// [`Error::ForeignTrigger`], [`Error::UnfitTrigger`].
+    pub fn check_triggers(&self, extension: &Extension) -> Result<()> {
+        self.written
+            .iter()
+            .try_for_each(|table| check_triggers_of(extension, *table))
     }
 }
 
@@ -211,20 +215,33 @@ fn describe(catalog: pg_sys::Oid, object: pg_sys::Oid) -> String {
     unsafe { name(pg_sys::getObjectDescription(&address, true)) }
 }
 
-fn check_triggers_of(table: pg_sys::Oid) -> Result<()> {
+/// What is wrong with a trigger.
+enum Unfit {
+    /// Code of this role would run, which is no superuser.
+    Of(pg_sys::Oid),
+    /// What anybody can attach.
+    ForAnybody(&'static str),
+}
+
+fn check_triggers_of(extension: &Extension, table: pg_sys::Oid) -> Result<()> {
     // SAFETY: the table is locked, so its triggers stay; an error unwinds, and transaction abort closes it.
     unsafe {
         let relation = pg_sys::relation_open(table, pg_sys::NoLock as pg_sys::LOCKMODE);
-        let stranger = (*relation).trigdesc.as_ref().and_then(|triggers| {
+        let unfit = (*relation).trigdesc.as_ref().and_then(|triggers| {
             let count = usize::try_from(triggers.numtriggers).unwrap_or(0);
             (0..count)
                 .map(|place| &*triggers.triggers.add(place))
-                .find_map(|trigger| Some((name(trigger.tgname), stranger_in(trigger)?)))
+                .find_map(|trigger| Some((name(trigger.tgname), unfit(extension, trigger)?)))
         });
         pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-        match stranger {
+        match unfit {
             None => Ok(()),
-            Some((trigger, role)) => Err(Error::ForeignTrigger {
+            Some((trigger, Unfit::ForAnybody(why))) => Err(Error::UnfitTrigger {
+                trigger,
+                table: name(pg_sys::get_rel_name(table)),
+                why,
+            }),
+            Some((trigger, Unfit::Of(role))) => Err(Error::ForeignTrigger {
                 trigger,
                 table: name(pg_sys::get_rel_name(table)),
                 role: role_name(role),
@@ -233,26 +250,58 @@ fn check_triggers_of(table: pg_sys::Oid) -> Result<()> {
     }
 }
 
-/// The role, no superuser, whose code runs when the trigger fires: its function's owner, that of a function in its condition, or
-/// that of the table on the other side of a foreign key, whose own triggers follow.
+/// What is wrong with a trigger, if anything is. The extension's own functions nobody else can attach. Of others a condition may call
+/// any function of PostgreSQL's that runs what it is told to, and functions that PostgreSQL or other extensions bring are for everybody.
+/// Behind a foreign key the other table's own triggers follow.
 ///
 /// # Safety
 /// The trigger must be one of an open relation.
-unsafe fn stranger_in(trigger: &pg_sys::Trigger) -> Option<pg_sys::Oid> {
-    let mut owners = vec![function_owner(trigger.tgfoid)];
+unsafe fn unfit(extension: &Extension, trigger: &pg_sys::Trigger) -> Option<Unfit> {
+    let function = trigger.tgfoid;
+    if is_own(extension, function) {
+        return None;
+    }
     if trigger.tgconstrrelid != pg_sys::InvalidOid {
-        owners.push(table_owner(trigger.tgconstrrelid));
+        let owner = table_owner(trigger.tgconstrrelid);
+        if !is_superuser(owner) {
+            return Some(Unfit::Of(owner));
+        }
+    }
+    if trigger.tgisinternal {
+        return None;
+    }
+    let owner = function_owner(function);
+    if !is_superuser(owner) {
+        return Some(Unfit::Of(owner));
     }
     if !trigger.tgqual.is_null() {
-        let mut names = Names::default();
-        // SAFETY: an expression that PostgreSQL stored.
-        unsafe {
-            let condition = pg_sys::stringToNode(trigger.tgqual);
-            collect(condition.cast(), std::ptr::from_mut(&mut names).cast());
-        }
-        owners.extend(names.functions.into_iter().map(function_owner));
+        return Some(Unfit::ForAnybody("has a condition"));
     }
-    owners.into_iter().find(|owner| !is_superuser(*owner))
+    // SAFETY: a plain catalog scan.
+    let is_of_extension =
+        unsafe { pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function) } != pg_sys::InvalidOid;
+    if function.to_u32() < pg_sys::FirstNormalObjectId || is_of_extension {
+        return Some(Unfit::ForAnybody("runs a function that anybody can attach"));
+    }
+    None
+}
+
+/// Whether a trigger function is the extension's own. What was is so for good, but for a superuser's hand.
+fn is_own(extension: &Extension, function: pg_sys::Oid) -> bool {
+    thread_local! {
+        static OWN: RefCell<(pg_sys::Oid, Vec<pg_sys::Oid>)> = const { RefCell::new((pg_sys::InvalidOid, Vec::new())) };
+    }
+    let is_known = OWN.with_borrow(|(of, own)| *of == extension.oid && own.contains(&function));
+    if is_known || !extension.has(pg_sys::ProcedureRelationId, function) {
+        return is_known;
+    }
+    OWN.with_borrow_mut(|(of, own)| {
+        if *of != extension.oid {
+            (*of, *own) = (extension.oid, Vec::new());
+        }
+        own.push(function);
+    });
+    true
 }
 
 fn function_owner(function: pg_sys::Oid) -> pg_sys::Oid {

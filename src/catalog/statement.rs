@@ -151,7 +151,7 @@ impl Statement {
                     plan.names.check_membership(extension)?;
                     plan.is_checked.set(true);
                 }
-                plan.names.check_triggers()?;
+                plan.names.check_triggers(extension)?;
                 // Both looked into the catalogs, and so may have heard of news.
                 if plan.is_valid() {
                     return Ok(plan);

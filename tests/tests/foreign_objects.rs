@@ -422,28 +422,37 @@ fn no_trigger_and_no_foreign_key_of_others_runs_with_the_owners_rights() -> Resu
         "CREATE FUNCTION theirs.steal() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN ALTER ROLE mallory SUPERUSER; RETURN NEW; END$$;
          CREATE FUNCTION theirs.test() RETURNS boolean LANGUAGE plpgsql AS $$BEGIN ALTER ROLE mallory SUPERUSER; RETURN true; END$$",
     )?;
-    for (made, gone) in [
+    let condition = |condition: &str| {
+        format!(
+            "CREATE TRIGGER theirs BEFORE UPDATE ON backstop.backup_history FOR EACH ROW {condition}
+                 EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+        )
+    };
+    let drop_trigger = "DROP TRIGGER theirs ON backup_history";
+    for (made, gone, said) in [
         (
-            "CREATE TRIGGER theirs BEFORE INSERT ON backstop.backup_history FOR EACH ROW EXECUTE FUNCTION theirs.steal()",
-            "DROP TRIGGER theirs ON backup_history",
+            "CREATE TRIGGER theirs BEFORE INSERT ON backstop.backup_history FOR EACH ROW EXECUTE FUNCTION theirs.steal()"
+                .to_owned(),
+            drop_trigger,
+            "mallory",
         ),
+        (condition("WHEN (theirs.test())"), drop_trigger, "has a condition"),
+        // PostgreSQL's own functions run what they are told to.
         (
-            "CREATE TRIGGER theirs BEFORE UPDATE ON backstop.backup_history FOR EACH ROW WHEN (theirs.test())
-                 EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-            "DROP TRIGGER theirs ON backup_history",
+            condition("WHEN (ts_rewrite('a'::tsquery, 'SELECT theirs.test()::text::tsquery, ''b''::tsquery') IS NULL)"),
+            drop_trigger,
+            "has a condition",
         ),
+        (condition(""), drop_trigger, "that anybody can attach"),
         (
-            "CREATE TABLE theirs.child (id bigint REFERENCES backstop.backup_history ON DELETE CASCADE)",
+            "CREATE TABLE theirs.child (id bigint REFERENCES backstop.backup_history ON DELETE CASCADE)".to_owned(),
             "DROP TABLE theirs.child",
+            "mallory",
         ),
     ] {
-        text_in(&mut mallory, made)?;
+        text_in(&mut mallory, &made)?;
         let mut session = cluster.connect()?;
-        refused(
-            &mut session,
-            "SELECT record_backup_start()",
-            &["backup_history", "mallory"],
-        )?;
+        refused(&mut session, "SELECT record_backup_start()", &["backup_history", said])?;
         assert_eq!(cluster.text(IS_SUPERUSER)?, "f", "{made}");
         cluster.text(gone)?;
         cluster.text("SELECT record_backup_start()")?;

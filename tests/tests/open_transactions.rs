@@ -96,8 +96,14 @@ fn a_transaction_that_has_written_to_the_ledger_cannot_be_prepared() -> Result<(
     session.batch_execute("ROLLBACK")?;
     cluster.text("SELECT * FROM record_backup_start()")?;
     // Reading prevents nothing.
-    session.batch_execute("BEGIN; SELECT count(*) FROM verify_ledger(); PREPARE TRANSACTION 'read'")?;
-    session.batch_execute("COMMIT PREPARED 'read'")?;
+    for step in [
+        "BEGIN",
+        "SELECT count(*) FROM verify_ledger()",
+        "PREPARE TRANSACTION 'read'",
+        "COMMIT PREPARED 'read'",
+    ] {
+        session.batch_execute(step)?;
+    }
     the_worker_goes_on(&scene)
 }
 
@@ -151,16 +157,18 @@ fn a_verification_that_takes_long_holds_no_snapshot_and_no_lock_and_ends_with_it
     let cluster = &scene.cluster;
     let mut session = cluster.connect()?;
     let pid = text_in(&mut session, "SELECT pg_backend_pid()")?;
-    let call = std::thread::spawn(move || session.batch_execute("CALL run_wal_verification()").is_err());
+    let call = std::thread::spawn(move || session.batch_execute("CALL run_wal_verification()"));
     let verifiers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_backstop verifier'";
     cluster.wait_for(verifiers, "1")?;
     let held = format!("SELECT backend_xid IS NULL AND backend_xmin IS NULL FROM pg_stat_activity WHERE pid = {pid}");
-    cluster.wait_for(&held, "t")?;
+    if let Err(error) = cluster.wait_for(&held, "t") {
+        anyhow::bail!("{error:#}: {:?}", call.join());
+    }
     let mut other = cluster.connect()?;
     text_in(&mut other, "SET lock_timeout = '5s'")?;
     text_in(&mut other, "SELECT * FROM record_backup_start()")?;
     ensure!(cluster.text(verifiers)? == "1", "it was over too soon to tell");
     cluster.text(&format!("SELECT pg_cancel_backend({pid})"))?;
-    ensure!(call.join().is_ok_and(|canceled| canceled), "it was not canceled");
+    ensure!(call.join().is_ok_and(|ended| ended.is_err()), "it was not canceled");
     cluster.wait_for(verifiers, "0")
 }
