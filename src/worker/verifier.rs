@@ -101,6 +101,9 @@ pub fn verify(from: Option<SegmentName>, to: Option<SegmentName>) -> Result<()> 
     let worker = process::start_verifier(handle)?;
     let running = Running(Some(worker));
     while running.is_running() {
+        // What was looked up in the catalogs meanwhile must not hold up vacuum.
+        // SAFETY: drops that snapshot if there is no other.
+        unsafe { pg_sys::InvalidateCatalogSnapshotConditionally() };
         process::wait_in_session(PAUSE);
     }
     // SAFETY: the segment stays until the end of this call; the verifier is gone, and does not write any more.
