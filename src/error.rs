@@ -17,7 +17,6 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::catalog::sayable;
-use crate::memory;
 
 /// So many policies are named where one is not known.
 const NAMED: usize = 20;
@@ -422,8 +421,6 @@ pub fn tell(level: PgLogLevel, message: String, detail: Option<String>, hint: Op
 /// Runs what may raise an error of PostgreSQL's own, which then goes on, but in characters that can be said: pgrx takes the server's
 /// messages for UTF-8 and hands them on so, whatever the database's encoding is.
 pub fn sayably<R>(body: impl FnOnce() -> R) -> R {
-    // What an error takes must be there before one can be.
-    memory::begin_or_raise();
     PgTryBuilder::new(AssertUnwindSafe(body))
         .catch_others(|error| {
             let raised: &ErrorReportWithLevel = match &error {

@@ -133,11 +133,6 @@ pub fn check() -> Result<()> {
     }
 }
 
-/// As [`begin`], but raises the error.
-pub fn begin_or_raise() {
-    raise(begin());
-}
-
 /// Whether a panic is the error that memory has run out.
 pub fn is_out_of_memory(panic: &(dyn std::any::Any + Send)) -> bool {
     panic

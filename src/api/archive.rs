@@ -47,15 +47,6 @@ fn verify_wal_archive(
     Ok(TableIterator::new(catalog::archive::rows(from, to)?))
 }
 
-/// The same without rows, and without a snapshot that would hold up vacuum while it waits.
-#[pg_extern(sql = "
-CREATE PROCEDURE run_wal_verification(from_segment text DEFAULT NULL, to_segment text DEFAULT NULL)
-LANGUAGE c AS '@MODULE_PATHNAME@', '@FUNCTION_NAME@';
-")]
-fn run_wal_verification(from_segment: Option<Text>, to_segment: Option<Text>) -> Result<(), ErrorReport> {
-    Ok(sayably(|| check(from_segment.as_ref(), to_segment.as_ref()))?)
-}
-
 /// Marks the segments from `from_segment` to `to_segment` that are missing, corrupt or foreign as known and accepted, and
 /// returns how many. They go on to end recovery windows, and alarm no more.
 ///

@@ -1,7 +1,7 @@
 //! The verifier: what `verify_wal_archive()` has done in a process of its own, with transactions of its own.
 //!
-//! Reading an archive can take hours. In the caller's transaction every row found would stay locked for so long, and its
-//! transaction ID would hold up vacuum; here each segment is on record as soon as it was read, beside what the worker records.
+//! Reading an archive can take hours. In the caller's transaction every row found would stay locked for so long;
+//! here each segment is on record as soon as it was read, beside what the worker records.
 
 use super::process;
 use super::session::Configured;
@@ -101,9 +101,6 @@ pub fn verify(from: Option<SegmentName>, to: Option<SegmentName>) -> Result<()> 
     let worker = process::start_verifier(handle)?;
     let running = Running(Some(worker));
     while running.is_running() {
-        // What was looked up in the catalogs meanwhile must not hold up vacuum.
-        // SAFETY: drops that snapshot if there is no other.
-        unsafe { pg_sys::InvalidateCatalogSnapshotConditionally() };
         process::wait_in_session(PAUSE);
     }
     // SAFETY: the segment stays until the end of this call; the verifier is gone, and does not write any more.
