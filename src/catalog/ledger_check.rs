@@ -6,7 +6,8 @@
 use super::ledger;
 use super::statement::{OneSnapshot, Row};
 use super::{Scope, Statement, Text};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::memory;
 
 /// What is wrong with an event or a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,7 +218,7 @@ pub fn look(known: Option<i64>) -> Result<Findings> {
         })?,
         None => None,
     };
-    let mut faults = Vec::new();
+    let mut faults: Vec<Fault> = Vec::new();
     for statement in [
         &CHAIN,
         &OUT_OF_TURN,
@@ -227,13 +228,14 @@ pub fn look(known: Option<i64>) -> Result<Findings> {
         &UNEXPLAINED,
         &WITNESSES,
     ] {
-        statement.read_under(&snapshot, &[], |rows| {
-            for row in rows {
-                faults.push(fault(&row)?);
-            }
-            Ok(())
+        let mut found = statement.read_under(&snapshot, &[], |rows| rows.gather(|row| fault(&row)))?;
+        faults.try_reserve(found.len()).map_err(|_| Error::OutOfMemory {
+            bytes: found.len().saturating_mul(size_of::<Fault>()),
         })?;
+        faults.append(&mut found);
     }
+    // Sorting takes as much again.
+    memory::require(faults.len().saturating_mul(size_of::<Fault>()))?;
     // In a tie the chain goes first: it is the deeper fault. What is at no event comes last.
     faults.sort_by_key(|fault: &Fault| fault.event.map_or((true, 0), |event| (false, event)));
     Ok(Findings {
